@@ -1,0 +1,8 @@
+//! MySQL's client/server protocol: frames, capabilities, packets, and the state machines that use them.
+//!
+//! Source: the protocol pages of MySQL and MariaDB, and what servers were observed to send.
+
+pub mod capability;
+pub mod codec;
+pub mod frame;
+pub mod packet;
