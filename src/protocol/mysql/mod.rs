@@ -6,3 +6,4 @@ pub mod capability;
 pub mod codec;
 pub mod frame;
 pub mod packet;
+pub mod reply;
