@@ -1,1 +1,9 @@
-//! One packet, one file: a struct, its decoder, its encoder, and tests with captured bytes.
+//! The packets of the protocol, one file each.
+
+pub mod column;
+pub mod eof;
+pub mod err;
+pub mod ok;
+pub mod prepare_ok;
+pub mod row;
+pub mod session_state;
