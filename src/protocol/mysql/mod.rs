@@ -4,5 +4,6 @@
 
 pub mod capability;
 pub mod codec;
+pub mod flavor;
 pub mod frame;
 pub mod packet;
