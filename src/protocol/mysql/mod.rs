@@ -5,6 +5,7 @@
 pub mod capability;
 pub mod codec;
 pub mod command;
+pub mod flavor;
 pub mod frame;
 pub mod packet;
 pub mod prepared;
