@@ -4,5 +4,8 @@
 
 pub mod capability;
 pub mod codec;
+pub mod command;
 pub mod frame;
 pub mod packet;
+pub mod prepared;
+pub mod reply;

@@ -1,0 +1,3 @@
+//! Answers of real servers and generated ones, followed to their end.
+
+use super::*;
