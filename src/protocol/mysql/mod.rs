@@ -5,7 +5,10 @@
 pub mod capability;
 pub mod codec;
 pub mod command;
+pub mod flavor;
 pub mod frame;
+pub mod greet;
+pub mod login;
 pub mod packet;
 pub mod prepared;
 pub mod reply;
