@@ -3,6 +3,7 @@
 //! Source: the protocol pages of MySQL and MariaDB, and what servers were observed to send.
 
 pub mod capability;
+pub mod charset;
 pub mod codec;
 pub mod command;
 pub mod flavor;
