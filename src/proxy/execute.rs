@@ -15,10 +15,12 @@ use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::relay::{Progress, Relay, consume};
 use crate::proxy::report::Report;
+use crate::proxy::send::{Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::statements::Execution;
 use crate::proxy::wire::{self, RequestHead, ServerRead};
 use crate::session::transaction::Transaction;
-use crate::sql::{Facts, TransactionControl};
+use crate::sql::{Facts, StatementCount, TransactionControl};
 
 /// A request on its way to a node.
 pub(super) struct Request<'a> {
@@ -32,8 +34,26 @@ pub(super) struct Request<'a> {
     pub facts: &'a Facts,
     /// The client's id of the statement that this prepares.
     pub client_statement: u32,
+    /// What has to be done to it once the server session is known.
+    pub kind: Kind,
     /// The answer is of no concern to pins and state (statistics, field lists).
     pub stateless: bool,
+}
+
+/// What has to be done to a request once the server session is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A statement's text: values take the place of calls that only belay can answer.
+    Text,
+    /// It is about a prepared statement: the server's id, and types if it misses them.
+    Statement {
+        /// The client's id.
+        id: u32,
+        /// The form.
+        execution: Execution,
+    },
+    /// Nothing.
+    Other,
 }
 
 /// How serving a request ended.
@@ -81,7 +101,7 @@ impl ClientSession {
             Some(Command::Shutdown) => self.refuse(head, errors::not_supported("COM_SHUTDOWN")).await,
             Some(Command::Debug) => self.refuse(head, errors::not_supported("COM_DEBUG")).await,
             Some(
-                Command::BinlogDump | Command::BinlogDumpGtid | Command::RegisterSlave | Command::TableDump | Command::ConnectOut,
+                Command::BinlogDump | Command::BinlogDumpGtid | Command::RegisterReplica | Command::TableDump | Command::Clone,
             ) => self.refuse(head, errors::not_supported("a replication command")).await,
             _ => self.refuse(head, errors::unknown_command()).await,
         }
@@ -103,9 +123,9 @@ impl ClientSession {
     }
 
     async fn pass_on(&mut self, head: RequestHead, shape: ReplyShape, stateless: bool) -> Flow {
-        let facts = Facts::harmless();
-        let request = Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, stateless };
-        self.cx.metrics.statement(facts.class);
+        let facts = Facts::default();
+        let request = Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind: Kind::Other, stateless };
+        self.cx.measure.statement(facts.class);
         match self.serve(request).await {
             Served::Answered(_) | Served::Refused => Flow::Continue,
             Served::ClientGone => Flow::End,
@@ -114,15 +134,15 @@ impl ClientSession {
 
     async fn query(&mut self, head: RequestHead) -> Flow {
         let facts = self.read_statement(head);
-        self.cx.metrics.statement(facts.class);
-        if let Some(kill) = facts.kill {
+        self.cx.measure.statement(facts.class);
+        if let Some(kill) = facts.kill.filter(|_| facts.statements == StatementCount::One) {
             return self.kill(head, kill).await;
         }
         let release = matches!(
             facts.txn,
             TransactionControl::Commit { release: Some(true), .. } | TransactionControl::Rollback { release: Some(true), .. }
         );
-        let request = Request { head, rewritten: None, shape: ReplyShape::Query, facts: &facts, client_statement: 0, stateless: false };
+        let request = Request { head, rewritten: None, shape: ReplyShape::Query, facts: &facts, client_statement: 0, kind: Kind::Text, stateless: false };
         match self.serve(request).await {
             Served::Answered(report) if release && report.error.is_none() => {
                 // The server closes after COMMIT RELEASE, and so does belay.
@@ -156,7 +176,7 @@ impl ClientSession {
         }
         let hold_until = started + self.cx.hold_timeout;
         loop {
-            match self.bind_and_replay(request.facts, hold_until).await {
+            match self.ready(&mut request, hold_until).await {
                 Ok(()) => {}
                 Err(BindEnd::ClientGone) => return Served::ClientGone,
                 Err(BindEnd::Refused(error)) => return self.refused(request.head, error).await,
@@ -166,9 +186,6 @@ impl ClientSession {
                     }
                     continue;
                 }
-            }
-            if let Err(error) = self.rewrite(&mut request) {
-                return self.refused(request.head, error).await;
             }
             return match self.exchange(&mut request, started).await {
                 Exchange::Done(report) => {
@@ -182,6 +199,15 @@ impl ClientSession {
                 }
                 Exchange::ServerLost { answer_begun } => self.server_broke(answer_begun, &request, hold_until).await,
             };
+        }
+    }
+
+    async fn ready(&mut self, request: &mut Request<'_>, hold_until: Instant) -> Result<(), BindEnd> {
+        self.bind_and_replay(request.facts, hold_until).await?;
+        match request.kind {
+            Kind::Text => self.rewrite(request).map_err(BindEnd::Refused),
+            Kind::Statement { id, execution } => self.adapt_statement(request, id, execution).await,
+            Kind::Other => Ok(()),
         }
     }
 
@@ -204,7 +230,7 @@ impl ClientSession {
             self.cx.cluster.suspect(node);
             self.avoid = Some((node, self.cx.cluster.load().version));
         }
-        self.cx.metrics.failure(crate::error::Side::Server, stage);
+        self.cx.measure.failure(crate::error::Side::Server, stage);
         if let Some(lease) = lease {
             self.server_session_gone(&lease);
             self.unbound_from(&lease);
@@ -228,36 +254,32 @@ impl ClientSession {
     }
 
     async fn cut_answer(&mut self, head: RequestHead, error: &ErrorReply) -> Served {
-        if head.complete && self.retained(head) {
-            consume(&mut self.io.read_buf, head.header.frame_len());
-        }
-        if self.cut_mid_frame {
+        if self.drop_request(head).await == Flow::End || self.cut.mid_frame {
             // The client waits for the rest of a frame that will not come: only closing tells it so.
             return Served::ClientGone;
         }
         let mut payload = BytesMut::new();
         crate::protocol::mysql::packet::err::encode_err(&mut payload, error, true);
         let mut out = BytesMut::new();
-        let mut seq = self.next_seq;
+        let mut seq = self.cut.next_seq;
         crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
+        self.cx.measure.client_error(error.code);
         match self.send(&out).await {
             Flow::Continue => Served::Refused,
             Flow::End => Served::ClientGone,
         }
     }
 
-    /// Whether the request's bytes are still in the buffer.
-    fn retained(&self, head: RequestHead) -> bool {
-        self.request_left == 0 && self.retained_bytes == head.header.frame_len()
+    /// Drops what is left of a request, whether it was begun to be sent or not.
+    async fn drop_request(&mut self, head: RequestHead) -> Flow {
+        match std::mem::take(&mut self.sending) {
+            Sending::Untouched => self.skip_request(head).await,
+            Sending::Streamed { left, continues } => self.skip_rest(left, continues).await,
+        }
     }
 
     async fn refused(&mut self, head: RequestHead, error: ErrorReply) -> Served {
-        let flow = if self.retained_bytes == 0 && self.streamed {
-            self.skip_streamed().await
-        } else {
-            self.skip_request(head).await
-        };
-        if flow == Flow::End {
+        if self.drop_request(head).await == Flow::End {
             return Served::ClientGone;
         }
         match self.reply_error(&error).await {
@@ -314,7 +336,7 @@ impl ClientSession {
             match wire::read_server(server, &self.io.stream, &mut watch, &self.handle).await {
                 ServerRead::Bytes(_) => {}
                 ServerRead::Lost(_) => {
-                    (self.next_seq, self.cut_mid_frame) = relay.cut();
+                    self.cut = relay.cut();
                     return Exchange::ServerLost { answer_begun: relay.begun() };
                 }
                 ServerRead::ClientClosed => return Exchange::ClientGone,
@@ -327,7 +349,7 @@ impl ClientSession {
                         self.draining = true;
                     }
                     if signals & signal::NODE_LOST != 0 {
-                        (self.next_seq, self.cut_mid_frame) = relay.cut();
+                        self.cut = relay.cut();
                         return Exchange::ServerLost { answer_begun: relay.begun() };
                     }
                     continue;
@@ -338,7 +360,7 @@ impl ClientSession {
                 Ok(done) => done,
                 Err(error) => return Exchange::Broken(error.to_string()),
             };
-            let bytes = if out.is_empty() { server.read_buf.get(..n).unwrap_or_default() } else { &out[..] };
+            let bytes = if out.is_empty() && !relay.replaced() { server.read_buf.get(..n).unwrap_or_default() } else { &out[..] };
             if wire::send(&mut self.io.stream, bytes, self.cx.client_write_timeout).await.is_err() {
                 return Exchange::ClientGone;
             }
@@ -348,12 +370,16 @@ impl ClientSession {
             match progress {
                 Progress::More => {}
                 Progress::Done => {
-                    self.cx.metrics.added_time_seconds.record((before + after).as_secs_f64());
+                    self.cx.measure.added_time(before + after);
                     crate::net::scratch::give_back(&mut server.read_buf);
                     return Exchange::Done(Box::new(relay.report));
                 }
                 Progress::WantsFile => {
-                    consume_request(&mut self.io.read_buf, &mut self.retained_bytes);
+                    // The client's file follows its request in the same buffer.
+                    if self.sending == Sending::Untouched {
+                        consume(&mut self.io.read_buf, request.head.header.frame_len());
+                        self.sending = Sending::SENT;
+                    }
                     if !send_file(&mut self.io, &mut lease.conn.io).await {
                         return Exchange::ClientGone;
                     }
@@ -365,8 +391,10 @@ impl ClientSession {
 
     /// After an answer: what it changed in the client's and the server session's state.
     fn answered(&mut self, request: &Request<'_>, report: &Report) {
-        consume_request(&mut self.io.read_buf, &mut self.retained_bytes);
-        self.streamed = false;
+        if std::mem::take(&mut self.sending) == Sending::Untouched {
+            let n = request.head.header.frame_len().min(self.io.read_buf.len());
+            consume(&mut self.io.read_buf, n);
+        }
         if let Some(lease) = &mut self.lease {
             lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
         }
@@ -375,19 +403,6 @@ impl ClientSession {
         }
         self.notes();
     }
-}
-
-/// How sending a request ended.
-pub(super) enum Sent {
-    All,
-    ServerLost,
-    ClientGone,
-}
-
-/// The request's outcome is known: its bytes may go.
-pub(super) fn consume_request(buf: &mut BytesMut, retained: &mut usize) {
-    let n = std::mem::take(retained).min(buf.len());
-    consume(buf, n);
 }
 
 /// Passes the client's file (LOAD DATA LOCAL) on, frame by frame, up to the empty packet that ends it. False if either side is gone.

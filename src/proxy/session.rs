@@ -28,7 +28,8 @@ use crate::proxy::cleanup;
 use crate::proxy::context::Context;
 use crate::proxy::errors;
 use crate::proxy::registry::{SessionHandle, signal};
-use crate::proxy::relay::consume;
+use crate::proxy::relay::{Cut, consume};
+use crate::proxy::send::Sending;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::SessionState;
@@ -71,6 +72,10 @@ pub struct ClientSession {
     /// What was lost while the client idled: told with its next statement.
     pub(super) lost: Option<ErrorReply>,
     pub(super) draining: bool,
+    /// What has become of the bytes of the request being served.
+    pub(super) sending: Sending,
+    /// Where the last answer was cut off, if it was.
+    pub(super) cut: Cut,
 }
 
 impl ClientSession {
@@ -220,7 +225,7 @@ impl ClientSession {
             notes.pinned_since = if pins.is_empty() { None } else { Some(since.unwrap_or(now)) };
             since
         };
-        self.cx.metrics.pins_changed(self.pins, pins, since.map_or(Duration::ZERO, |s| now.duration_since(s)));
+        self.cx.measure.pins_changed(self.pins, pins, since.map_or(Duration::ZERO, |s| now.duration_since(s)));
         self.pins = pins;
         if let Some(endpoint) = self.lease.as_ref().and_then(|l| l.endpoint()) {
             endpoint.set_pins(self.handle.id, pins);
@@ -251,7 +256,7 @@ impl ClientSession {
         }
         self.status.remove(StatusFlags::IN_TRANS | StatusFlags::IN_TRANS_READONLY);
         self.handle.decided(Instant::now(), "server session lost", Some(lease.node), stage.label());
-        self.cx.metrics.failure(crate::error::Side::Server, stage);
+        self.cx.measure.failure(crate::error::Side::Server, stage);
         self.unbound();
         drop(lease);
     }
@@ -283,7 +288,7 @@ impl ClientSession {
 
     /// Sends an error of belay's own, or one that a node gave to a statement of belay's own.
     pub(super) async fn reply_error(&mut self, error: &ErrorReply) -> Flow {
-        self.cx.metrics.client_error(error.code);
+        self.cx.measure.client_error(error.code);
         let mut payload = BytesMut::new();
         encode_err(&mut payload, error, true);
         self.row_count = -1;
@@ -298,11 +303,15 @@ impl ClientSession {
         }
     }
 
-    /// Drops a request whose bytes are in the buffer, reading on if it is longer than that.
+    /// Drops a request of which nothing was sent, reading on if it is longer than the buffer.
     pub(super) async fn skip_request(&mut self, head: RequestHead) -> Flow {
-        let mut header = head.header;
+        self.skip_rest(head.header.frame_len(), head.header.continues()).await
+    }
+
+    /// Drops `left` bytes of a frame and the frames that continue it.
+    pub(super) async fn skip_rest(&mut self, left: usize, continues: bool) -> Flow {
+        let (mut left, mut continues) = (left, continues);
         loop {
-            let mut left = header.frame_len();
             while left > 0 {
                 let take = left.min(self.io.read_buf.len());
                 consume(&mut self.io.read_buf, take);
@@ -311,16 +320,17 @@ impl ClientSession {
                     return Flow::End;
                 }
             }
-            if !header.continues() {
+            if !continues {
                 return Flow::Continue;
             }
-            header = loop {
+            let next = loop {
                 match crate::protocol::mysql::frame::FrameHeader::parse(&self.io.read_buf) {
                     Some(next) => break next,
                     None if self.read_client().await => {}
                     None => return Flow::End,
                 }
             };
+            (left, continues) = (next.frame_len(), next.continues());
         }
     }
 
