@@ -72,6 +72,9 @@ enum Exchange {
     ServerLost { answer_begun: bool },
     Broken(String),
     ClientGone,
+    TooLong,
+    /// The node refused the request before it had all of it, and closed.
+    Said(ErrorReply),
 }
 
 impl ClientSession {
@@ -142,7 +145,19 @@ impl ClientSession {
             facts.txn,
             TransactionControl::Commit { release: Some(true), .. } | TransactionControl::Rollback { release: Some(true), .. }
         );
-        let request = Request { head, rewritten: None, shape: ReplyShape::Query, facts: &facts, client_statement: 0, kind: Kind::Text, stateless: false };
+        self.pending_collation = facts.set_names.and_then(|names| names.collate).map(|span| {
+            let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
+            Bytes::copy_from_slice(span.of(sql))
+        });
+        let request = Request {
+            head,
+            rewritten: None,
+            shape: ReplyShape::Query,
+            facts: &facts,
+            client_statement: 0,
+            kind: Kind::Text,
+            stateless: false,
+        };
         match self.serve(request).await {
             Served::Answered(report) if release && report.error.is_none() => {
                 // The server closes after COMMIT RELEASE, and so does belay.
@@ -161,6 +176,7 @@ impl ClientSession {
         let mut facts = crate::sql::analyse(sql, &self.lex_context());
         if !head.complete {
             facts.certain = false;
+            facts.effects |= crate::sql::Effects::UNKNOWN;
         }
         facts
     }
@@ -193,6 +209,22 @@ impl ClientSession {
                     Served::Answered(report)
                 }
                 Exchange::ClientGone => Served::ClientGone,
+                Exchange::Said(error) => {
+                    if let Some(lease) = self.lease.take() {
+                        self.server_session_gone(&lease);
+                        self.lost_lease(lease, Stage::Send);
+                        self.lost = None;
+                        self.transaction = Transaction::Idle;
+                    }
+                    self.refused(request.head, error).await
+                }
+                Exchange::TooLong => {
+                    if let Some(lease) = self.lease.take() {
+                        self.server_session_gone(&lease);
+                        self.lost_lease(lease, Stage::Send);
+                    }
+                    self.refused(request.head, errors::packet_too_large()).await
+                }
                 Exchange::Broken(why) => {
                     tracing::warn!(session = self.handle.id, why, "a node's answer could not be relayed");
                     self.server_broke(true, &request, hold_until).await
@@ -263,7 +295,7 @@ impl ClientSession {
         let mut out = BytesMut::new();
         let mut seq = self.cut.next_seq;
         crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
-        self.cx.measure.client_error(error.code);
+        self.cx.measure.client_error();
         match self.send(&out).await {
             Flow::Continue => Served::Refused,
             Flow::End => Served::ClientGone,
@@ -314,12 +346,43 @@ impl ClientSession {
         let exchange = match sent {
             Sent::All => self.relay_answer(request, before).await,
             Sent::ClientGone => return Exchange::ClientGone,
-            Sent::ServerLost => Exchange::ServerLost { answer_begun: false },
+            Sent::ServerLost => self.last_words(request).await,
+            Sent::TooLong => {
+                // Half of it is with the server: that session is of no use, and the rest of the request is dropped.
+                self.handle.running().busy = false;
+                return Exchange::TooLong;
+            }
         };
         if !matches!(exchange, Exchange::ClientGone) {
             self.handle.running().busy = false;
         }
         exchange
+    }
+
+    /// The node took no more of the request: it may have said why before it closed (a packet that is too large for it, for example).
+    async fn last_words(&mut self, request: &Request<'_>) -> Exchange {
+        let Some(lease) = &mut self.lease else { return Exchange::ServerLost { answer_begun: false } };
+        let server = &mut lease.conn.io;
+        let words = async {
+            loop {
+                if let Some(header) = FrameHeader::parse(&server.read_buf)
+                    && let Some(payload) = server.read_buf.get(HEADER_BYTES..header.frame_len())
+                {
+                    return (payload.first() == Some(&0xFF)).then(|| crate::proxy::report::error_reply(payload));
+                }
+                crate::net::scratch::ensure(&mut server.read_buf);
+                server.read_buf.reserve(1024);
+                if !matches!(tokio::io::AsyncReadExt::read_buf(&mut server.stream, &mut server.read_buf).await, Ok(n) if n > 0) {
+                    return None;
+                }
+            }
+        };
+        let said = tokio::time::timeout(std::time::Duration::from_millis(500), words).await.ok().flatten();
+        tracing::debug!(session = self.handle.id, shape = ?request.shape, said = ?said.as_ref().map(|e| e.code), "a node took no more of a request");
+        match said {
+            Some(error) => Exchange::Said(error),
+            None => Exchange::ServerLost { answer_begun: false },
+        }
     }
 
     async fn relay_answer(&mut self, request: &Request<'_>, before: std::time::Duration) -> Exchange {
