@@ -2,6 +2,7 @@
 //!
 //! Pure: observations come in as values (`monitor` makes them), snapshots come out. One detector a kind of cluster.
 
+pub mod address;
 pub mod facts;
 pub mod galera;
 pub mod health;
