@@ -85,3 +85,13 @@ fn every_target_stands_its_corpus_and_changes_of_it() {
         }
     }
 }
+
+#[test]
+fn recorded_answers_of_real_servers_end_where_they_end() {
+    let answers = corpus("replies");
+    assert!(answers.len() > 50);
+    for answer in answers {
+        let hex: String = answer.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(targets::follow_reply(&answer), (true, 0), "{hex}");
+    }
+}
