@@ -1,4 +1,5 @@
 //! Runs every fuzz target over its corpus, and over changed copies of it, with the stable compiler: always the same inputs.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
 
 #[path = "fuzz/targets.rs"]
 mod targets;

@@ -1,6 +1,7 @@
 //! The fuzz targets as plain functions: cargo-fuzz calls them, and so does `tests/fuzz_corpora.rs` without a nightly compiler.
 //!
 //! A target takes any bytes. It fails by panicking: in the code under test, or because a promise of it does not hold.
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 use belay::protocol::mysql::capability::Capabilities;
 use belay::protocol::mysql::frame::{self, FrameHeader, HEADER_BYTES};
