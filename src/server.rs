@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use crate::admin;
+use crate::admin::{self, AdminContext};
 use crate::auth::vault::{self, Vault};
 use crate::config::{Config, Secret};
 use crate::metrics::Metrics;
@@ -26,6 +26,8 @@ use crate::proxy::accept::{self, Gate, Listener};
 use crate::proxy::client_login::LoginContext;
 use crate::proxy::context::Context;
 use crate::proxy::kill::Killer;
+use crate::proxy::login_nodes::ClusterLogins;
+use crate::proxy::login_target::ConfiguredAccounts;
 use crate::proxy::measure::{self, Measure};
 use crate::proxy::registry::{Registry, signal as wake};
 use crate::proxy::view::View;
@@ -75,6 +77,9 @@ async fn run(config: Arc<Config>) -> Result<(), ServeError> {
     };
     let client_tls = ClientTls::new(&config.listen.tls)?;
     let listeners = listen(&config)?;
+    let admin_listener = TcpListener::bind(&config.admin.address)
+        .await
+        .map_err(|error| ServeError::Listen { address: config.admin.address.clone(), error })?;
     let monitor_opening = Opening::with_password(
         config.monitor.user.as_str(),
         config.monitor.password.clone().unwrap_or_else(|| Secret::new(String::new())),
@@ -83,7 +88,16 @@ async fn run(config: Arc<Config>) -> Result<(), ServeError> {
     let cluster = Arc::new(monitor.cluster());
     let pool = Pool::new(config.pool.clone(), dial.clone(), metrics.clone());
     let registry = Registry::new(config.instance.id);
-    let login = Arc::new(LoginContext::new(&config, monitor.accounts(), cluster.clone(), vault.clone(), client_tls, dial));
+    let login = Arc::new(LoginContext {
+        listen: config.listen.clone(),
+        record_passwords: config.session.record_passwords,
+        accounts: monitor.accounts(),
+        configured: ConfiguredAccounts::new(&config.accounts),
+        vault: vault.clone(),
+        tls: client_tls.acceptor,
+        password_key: client_tls.password_key,
+        nodes: Arc::new(ClusterLogins::new(cluster.clone(), dial)),
+    });
     let cx = Arc::new(Context {
         cluster: cluster.clone(),
         accounts: monitor.accounts(),
@@ -101,10 +115,7 @@ async fn run(config: Arc<Config>) -> Result<(), ServeError> {
     });
     let gate = Arc::new(Gate::default());
     let (drain, draining) = watch::channel(false);
-    let view = Arc::new(View::new(cx.clone()));
-    let admin = admin::start(&config.admin, metrics.clone(), cluster.clone(), monitor.accounts(), view)
-        .await
-        .map_err(|error| ServeError::Listen { address: config.admin.address.clone(), error })?;
+    let admin = tokio::spawn(admin::serve(admin_listener, Arc::new(admin_context(&cx))));
     // The greeting shows the cluster's version: give the nodes a moment to tell it.
     monitor.first_snapshot(Duration::from_millis(config.monitor.probe_timeout_ms)).await;
     for listener in listeners {
@@ -118,7 +129,7 @@ async fn run(config: Arc<Config>) -> Result<(), ServeError> {
     let _ = drain.send(true);
     drain_clients(&cx, &gate).await;
     pool.close();
-    admin.stop().await;
+    admin.abort();
     monitor.stop().await;
     remove_sockets(&config.listen.unix_sockets);
     tracing::info!("belay has ended");
@@ -180,6 +191,23 @@ fn remove_sockets(paths: &[PathBuf]) {
         {
             tracing::warn!(path = %path.display(), %error, "a socket could not be removed");
         }
+    }
+}
+
+fn admin_context(cx: &Arc<Context>) -> AdminContext {
+    let for_readiness = cx.clone();
+    AdminContext {
+        metrics: cx.measure.metrics().clone(),
+        readiness: Box::new(move || {
+            let snapshot = for_readiness.cluster.load();
+            match snapshot.writer {
+                Some(_) => Ok(()),
+                None => Err(snapshot.why_writer.clone()),
+            }
+        }),
+        sessions: Arc::new(View::new(cx.clone())),
+        token: cx.config.admin.token.clone(),
+        connections_max: cx.config.admin.connections_max,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::error::Stage;
 use crate::net::packet_io::{PacketIo, ReadPacketError};
 use crate::net::stream::{Plain, Stream};
 use crate::net::tls::NodeTls;
+use crate::metrics::labels::DialResult;
 use crate::pool::flight::FlightError;
 use crate::pool::server_conn::ServerConn;
 use crate::pool::session::BEHAVIOUR;
@@ -243,6 +244,18 @@ impl DialError {
             // rustls reports what it finds wrong with a certificate or the protocol as InvalidData.
             DialCause::Tls(e) => e.kind() != io::ErrorKind::InvalidData,
             _ => self.reply().is_some_and(|r| UNAVAILABLE.contains(&r.code)),
+        }
+    }
+
+    /// How metrics count it.
+    pub fn label(&self) -> DialResult {
+        match &self.cause {
+            DialCause::Connect(_) | DialCause::Address(_) => DialResult::Connect,
+            DialCause::Tls(_) | DialCause::BytesBeforeTls => DialResult::Tls,
+            DialCause::Timeout(_) => DialResult::Timeout,
+            DialCause::OtherAccount { .. } => DialResult::OtherAccount,
+            _ if self.refused_secret() => DialResult::Refused,
+            _ => DialResult::Unavailable,
         }
     }
 

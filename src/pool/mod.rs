@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::auth::accounts::AccountId;
 use crate::config::PoolConfig;
 use crate::metrics::Metrics;
+use crate::metrics::labels::DialResult;
 use crate::pool::dial::{DialContext, DialError, DialRequest};
 use crate::pool::endpoint::{Endpoint, Handoff, Limits, Taken, Want};
 use crate::pool::lease::{Lease, Place};
@@ -71,7 +72,6 @@ pub struct Fresh {
 pub use crate::pool::dial::Opening;
 
 /// All server sessions of this belay.
-#[derive(Debug)]
 pub struct Pool {
     endpoints: DashMap<(NodeId, AccountId), Warm, foldhash::fast::RandomState>,
     fresh: DashMap<(NodeId, AccountId), Fresh, foldhash::fast::RandomState>,
@@ -195,7 +195,10 @@ impl Pool {
         let request = DialRequest::new(node, account, opening, want.behaviour);
         let dialled = dial::dial(&request, &self.dial).await;
         if let Some(counts) = self.metrics.nodes.get(node.id.index()) {
-            counts.server_dials.increment(dial::result_label(&dialled));
+            counts.server_dials.increment(match &dialled {
+                Ok(_) => DialResult::Ok,
+                Err(error) => error.label(),
+            });
         }
         let conn = dialled?;
         let session = self.prepare(node, account, conn, want.behaviour).await?;

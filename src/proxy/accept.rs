@@ -14,7 +14,7 @@ use crate::metrics::labels::Refusal;
 use crate::net::stream::{Plain, Stream};
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::packet::err::encode_err;
-use crate::proxy::client_login;
+use crate::proxy::client_login::{self, LoginEnd};
 use crate::proxy::context::Context;
 use crate::proxy::errors;
 use crate::proxy::session::ClientSession;
@@ -144,13 +144,25 @@ async fn log_in(
     let logged_in = match login {
         Ok(logged_in) => logged_in,
         Err(end) => {
-            cx.measure.metrics().client_refused.increment(end.refusal());
+            cx.measure.metrics().client_refused.increment(refusal(&end));
             tracing::debug!(session = registration.handle.id, peer = %registration.handle.peer, why = %end, "a login ended");
             return None;
         }
     };
     let session = ClientSession::begin(cx, registration.handle.clone(), logged_in, host).await?;
     Some((session, registration))
+}
+
+fn refusal(end: &LoginEnd) -> Refusal {
+    match end {
+        LoginEnd::Refused { reply } => match reply.code {
+            1045 | 1044 | 1698 => Refusal::AccessDenied,
+            3159 | 2026 => Refusal::Tls,
+            1429 | 1105 => Refusal::NoNode,
+            _ => Refusal::Protocol,
+        },
+        LoginEnd::ClientClosed | LoginEnd::Io(_) | LoginEnd::TimedOut { .. } | LoginEnd::Internal(_) => Refusal::Protocol,
+    }
 }
 
 /// Tells a client why it is not served, in place of a greeting, and closes.

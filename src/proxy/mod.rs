@@ -10,6 +10,8 @@ pub mod context;
 pub mod errors;
 mod execute;
 pub mod kill;
+pub mod login_nodes;
+pub mod login_target;
 pub mod measure;
 pub mod registry;
 pub mod relay;

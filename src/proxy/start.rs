@@ -20,7 +20,7 @@ use crate::protocol::mysql::packet::err::encode_err;
 use crate::protocol::mysql::packet::ok::OkPacket;
 use crate::proxy::apply::lex_flavor;
 use crate::proxy::bind::BindEnd;
-use crate::proxy::client_login::LoggedIn;
+use crate::proxy::client_login::{ChangedUser, LoggedIn};
 use crate::proxy::context::Context;
 use crate::proxy::errors;
 use crate::proxy::registry::SessionHandle;
@@ -55,7 +55,7 @@ impl ClientSession {
         let LoggedIn { io, user, account, schema, capabilities, collation, opening, dedicated, .. } = login;
         let behaviour = capabilities & BEHAVIOUR;
         let mut session = ClientSession {
-            opening: opening.clone().unwrap_or_else(|| Opening::none(user)),
+            opening: opening.clone().unwrap_or_else(|| Opening::with_password(user, crate::config::Secret::new(String::new()))),
             cx,
             handle,
             io,
@@ -248,5 +248,12 @@ impl ClientSession {
         self.io.queue_packet(&payload);
         let out = std::mem::take(&mut self.io.write_buf);
         self.send(&out).await
+    }
+}
+
+impl From<ChangedUser> for Entered {
+    fn from(changed: ChangedUser) -> Entered {
+        let ChangedUser { account, schema, collation, opening, dedicated, .. } = changed;
+        Entered { account, schema, collation, opening, dedicated }
     }
 }
