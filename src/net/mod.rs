@@ -3,3 +3,4 @@
 pub mod packet_io;
 pub mod scratch;
 pub mod stream;
+pub mod tls;
