@@ -54,9 +54,10 @@ impl Stored {
         Some(Stored { rounds: thousands * 1000, salt: salt.try_into().ok()?, text: text.try_into().ok()? })
     }
 
-    /// What `password` would be stored as with this salt; for accounts that do not exist, so that a check takes its time.
+    /// Something no password fits, with this salt; for accounts that do not exist, so that a check takes its time
+    /// (10,000 rounds, the default of MySQL 9).
     pub fn decoy(salt: [u8; 20]) -> Stored {
-        Stored { rounds: 5000, salt, text: [0; 43] }
+        Stored { rounds: 10_000, salt, text: [0; 43] }
     }
 
     /// Whether `password` is the one. Takes some milliseconds (5,000 rounds at least).
@@ -150,7 +151,7 @@ fn crypt_text(c: &[u8; 32]) -> [u8; 43] {
     let (mut x, mut y, mut z) = (0usize, 10usize, 20usize);
     for _ in 0..10 {
         put(u32::from(c[x]) << 16 | u32::from(c[y]) << 8 | u32::from(c[z]), 4);
-        (x, y, z) = (y + 1, z + 1, x + 1);
+        (x, y, z) = (z + 1, x + 1, y + 1);
     }
     put(u32::from(c[31]) << 8 | u32::from(c[30]), 3);
     out
@@ -261,6 +262,17 @@ mod tests {
         // Drepper's test vector with 5,000 rounds.
         let text = sha256_crypt(b"Hello world!", b"saltstring", 5000);
         assert_eq!(&text[..], b"5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc8");
+    }
+
+    #[test]
+    fn what_a_server_stored_is_verified() {
+        // MySQL 9.7: CREATE USER … IDENTIFIED BY 'a pass-word'; 0x00A thousand rounds.
+        let stored = b"$A$00A$!MCD4j -7I\x1c'\x0ei\x08dkk>yPM13q9vI6o9MneHGqgpwQYv5JRLKnb.K7r6CCfYJu.";
+        let stored = Stored::parse(stored).unwrap();
+        assert_eq!(stored.rounds, 10_000);
+        assert!(stored.verify(b"a pass-word"));
+        assert!(!stored.verify(b"a pass-worD"));
+        assert!(!stored.verify(&[b'x'; PASSWORD_BYTES_MAX + 1]));
     }
 
     #[test]

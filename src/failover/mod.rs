@@ -37,6 +37,20 @@ pub enum Decision {
     AnswerCut,
 }
 
+impl Decision {
+    /// The words for /sessions.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Decision::TryAnother => "try another server session",
+            Decision::Forget => "nothing lost",
+            Decision::StateLost => "state lost",
+            Decision::TransactionLost => "transaction lost",
+            Decision::OutcomeUnknown => "outcome unknown",
+            Decision::AnswerCut => "answer cut",
+        }
+    }
+}
+
 /// Decides. Rows are matched from the top, as in the table of `docs/failures.md`.
 pub fn decide(failure: &Failure) -> Decision {
     let lasting = failure.pins.is_lasting();

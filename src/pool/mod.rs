@@ -220,6 +220,11 @@ impl Pool {
         Ok(made)
     }
 
+    /// The shared copy of a baseline.
+    pub fn intern(&self, baseline: Baseline) -> Arc<Baseline> {
+        self.interner.lock().unwrap_or_else(PoisonError::into_inner).intern(baseline)
+    }
+
     /// What a fresh login of this account on this node gets, if that is known and the node's globals have not changed since.
     pub fn fresh(&self, node: &NodeView, account: &AccountId) -> Option<Fresh> {
         let fresh = self.fresh.get(&(node.id, account.clone()))?;

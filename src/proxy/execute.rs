@@ -15,10 +15,12 @@ use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::relay::{Progress, Relay, consume};
 use crate::proxy::report::Report;
+use crate::proxy::send::{Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::statements::Execution;
 use crate::proxy::wire::{self, RequestHead, ServerRead};
 use crate::session::transaction::Transaction;
-use crate::sql::{Facts, TransactionControl};
+use crate::sql::{Facts, StatementCount, TransactionControl};
 
 /// A request on its way to a node.
 pub(super) struct Request<'a> {
@@ -32,8 +34,26 @@ pub(super) struct Request<'a> {
     pub facts: &'a Facts,
     /// The client's id of the statement that this prepares.
     pub client_statement: u32,
+    /// What has to be done to it once the server session is known.
+    pub kind: Kind,
     /// The answer is of no concern to pins and state (statistics, field lists).
     pub stateless: bool,
+}
+
+/// What has to be done to a request once the server session is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A statement's text: values take the place of calls that only belay can answer.
+    Text,
+    /// It is about a prepared statement: the server's id, and types if it misses them.
+    Statement {
+        /// The client's id.
+        id: u32,
+        /// The form.
+        execution: Execution,
+    },
+    /// Nothing.
+    Other,
 }
 
 /// How serving a request ended.
@@ -52,6 +72,9 @@ enum Exchange {
     ServerLost { answer_begun: bool },
     Broken(String),
     ClientGone,
+    TooLong,
+    /// The node refused the request before it had all of it, and closed.
+    Said(ErrorReply),
 }
 
 impl ClientSession {
@@ -81,7 +104,7 @@ impl ClientSession {
             Some(Command::Shutdown) => self.refuse(head, errors::not_supported("COM_SHUTDOWN")).await,
             Some(Command::Debug) => self.refuse(head, errors::not_supported("COM_DEBUG")).await,
             Some(
-                Command::BinlogDump | Command::BinlogDumpGtid | Command::RegisterSlave | Command::TableDump | Command::ConnectOut,
+                Command::BinlogDump | Command::BinlogDumpGtid | Command::RegisterReplica | Command::TableDump | Command::Clone,
             ) => self.refuse(head, errors::not_supported("a replication command")).await,
             _ => self.refuse(head, errors::unknown_command()).await,
         }
@@ -103,9 +126,9 @@ impl ClientSession {
     }
 
     async fn pass_on(&mut self, head: RequestHead, shape: ReplyShape, stateless: bool) -> Flow {
-        let facts = Facts::harmless();
-        let request = Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, stateless };
-        self.cx.metrics.statement(facts.class);
+        let facts = Facts::default();
+        let request = Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind: Kind::Other, stateless };
+        self.cx.measure.statement(facts.class);
         match self.serve(request).await {
             Served::Answered(_) | Served::Refused => Flow::Continue,
             Served::ClientGone => Flow::End,
@@ -114,15 +137,27 @@ impl ClientSession {
 
     async fn query(&mut self, head: RequestHead) -> Flow {
         let facts = self.read_statement(head);
-        self.cx.metrics.statement(facts.class);
-        if let Some(kill) = facts.kill {
+        self.cx.measure.statement(facts.class);
+        if let Some(kill) = facts.kill.filter(|_| facts.statements == StatementCount::One) {
             return self.kill(head, kill).await;
         }
         let release = matches!(
             facts.txn,
             TransactionControl::Commit { release: Some(true), .. } | TransactionControl::Rollback { release: Some(true), .. }
         );
-        let request = Request { head, rewritten: None, shape: ReplyShape::Query, facts: &facts, client_statement: 0, stateless: false };
+        self.pending_collation = facts.set_names.and_then(|names| names.collate).map(|span| {
+            let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
+            Bytes::copy_from_slice(span.of(sql))
+        });
+        let request = Request {
+            head,
+            rewritten: None,
+            shape: ReplyShape::Query,
+            facts: &facts,
+            client_statement: 0,
+            kind: Kind::Text,
+            stateless: false,
+        };
         match self.serve(request).await {
             Served::Answered(report) if release && report.error.is_none() => {
                 // The server closes after COMMIT RELEASE, and so does belay.
@@ -141,6 +176,7 @@ impl ClientSession {
         let mut facts = crate::sql::analyse(sql, &self.lex_context());
         if !head.complete {
             facts.certain = false;
+            facts.effects |= crate::sql::Effects::UNKNOWN;
         }
         facts
     }
@@ -156,7 +192,7 @@ impl ClientSession {
         }
         let hold_until = started + self.cx.hold_timeout;
         loop {
-            match self.bind_and_replay(request.facts, hold_until).await {
+            match self.ready(&mut request, hold_until).await {
                 Ok(()) => {}
                 Err(BindEnd::ClientGone) => return Served::ClientGone,
                 Err(BindEnd::Refused(error)) => return self.refused(request.head, error).await,
@@ -167,21 +203,43 @@ impl ClientSession {
                     continue;
                 }
             }
-            if let Err(error) = self.rewrite(&mut request) {
-                return self.refused(request.head, error).await;
-            }
             return match self.exchange(&mut request, started).await {
                 Exchange::Done(report) => {
                     self.answered(&request, &report);
                     Served::Answered(report)
                 }
                 Exchange::ClientGone => Served::ClientGone,
+                Exchange::Said(error) => {
+                    if let Some(lease) = self.lease.take() {
+                        self.server_session_gone(&lease);
+                        self.lost_lease(lease, Stage::Send);
+                        self.lost = None;
+                        self.transaction = Transaction::Idle;
+                    }
+                    self.refused(request.head, error).await
+                }
+                Exchange::TooLong => {
+                    if let Some(lease) = self.lease.take() {
+                        self.server_session_gone(&lease);
+                        self.lost_lease(lease, Stage::Send);
+                    }
+                    self.refused(request.head, errors::packet_too_large()).await
+                }
                 Exchange::Broken(why) => {
                     tracing::warn!(session = self.handle.id, why, "a node's answer could not be relayed");
                     self.server_broke(true, &request, hold_until).await
                 }
                 Exchange::ServerLost { answer_begun } => self.server_broke(answer_begun, &request, hold_until).await,
             };
+        }
+    }
+
+    async fn ready(&mut self, request: &mut Request<'_>, hold_until: Instant) -> Result<(), BindEnd> {
+        self.bind_and_replay(request.facts, hold_until).await?;
+        match request.kind {
+            Kind::Text => self.rewrite(request).map_err(BindEnd::Refused),
+            Kind::Statement { id, execution } => self.adapt_statement(request, id, execution).await,
+            Kind::Other => Ok(()),
         }
     }
 
@@ -204,7 +262,7 @@ impl ClientSession {
             self.cx.cluster.suspect(node);
             self.avoid = Some((node, self.cx.cluster.load().version));
         }
-        self.cx.metrics.failure(crate::error::Side::Server, stage);
+        self.cx.measure.failure(crate::error::Side::Server, stage);
         if let Some(lease) = lease {
             self.server_session_gone(&lease);
             self.unbound_from(&lease);
@@ -228,36 +286,32 @@ impl ClientSession {
     }
 
     async fn cut_answer(&mut self, head: RequestHead, error: &ErrorReply) -> Served {
-        if head.complete && self.retained(head) {
-            consume(&mut self.io.read_buf, head.header.frame_len());
-        }
-        if self.cut_mid_frame {
+        if self.drop_request(head).await == Flow::End || self.cut.mid_frame {
             // The client waits for the rest of a frame that will not come: only closing tells it so.
             return Served::ClientGone;
         }
         let mut payload = BytesMut::new();
         crate::protocol::mysql::packet::err::encode_err(&mut payload, error, true);
         let mut out = BytesMut::new();
-        let mut seq = self.next_seq;
+        let mut seq = self.cut.next_seq;
         crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
+        self.cx.measure.client_error();
         match self.send(&out).await {
             Flow::Continue => Served::Refused,
             Flow::End => Served::ClientGone,
         }
     }
 
-    /// Whether the request's bytes are still in the buffer.
-    fn retained(&self, head: RequestHead) -> bool {
-        self.request_left == 0 && self.retained_bytes == head.header.frame_len()
+    /// Drops what is left of a request, whether it was begun to be sent or not.
+    async fn drop_request(&mut self, head: RequestHead) -> Flow {
+        match std::mem::take(&mut self.sending) {
+            Sending::Untouched => self.skip_request(head).await,
+            Sending::Streamed { left, continues } => self.skip_rest(left, continues).await,
+        }
     }
 
     async fn refused(&mut self, head: RequestHead, error: ErrorReply) -> Served {
-        let flow = if self.retained_bytes == 0 && self.streamed {
-            self.skip_streamed().await
-        } else {
-            self.skip_request(head).await
-        };
-        if flow == Flow::End {
+        if self.drop_request(head).await == Flow::End {
             return Served::ClientGone;
         }
         match self.reply_error(&error).await {
@@ -292,12 +346,43 @@ impl ClientSession {
         let exchange = match sent {
             Sent::All => self.relay_answer(request, before).await,
             Sent::ClientGone => return Exchange::ClientGone,
-            Sent::ServerLost => Exchange::ServerLost { answer_begun: false },
+            Sent::ServerLost => self.last_words(request).await,
+            Sent::TooLong => {
+                // Half of it is with the server: that session is of no use, and the rest of the request is dropped.
+                self.handle.running().busy = false;
+                return Exchange::TooLong;
+            }
         };
         if !matches!(exchange, Exchange::ClientGone) {
             self.handle.running().busy = false;
         }
         exchange
+    }
+
+    /// The node took no more of the request: it may have said why before it closed (a packet that is too large for it, for example).
+    async fn last_words(&mut self, request: &Request<'_>) -> Exchange {
+        let Some(lease) = &mut self.lease else { return Exchange::ServerLost { answer_begun: false } };
+        let server = &mut lease.conn.io;
+        let words = async {
+            loop {
+                if let Some(header) = FrameHeader::parse(&server.read_buf)
+                    && let Some(payload) = server.read_buf.get(HEADER_BYTES..header.frame_len())
+                {
+                    return (payload.first() == Some(&0xFF)).then(|| crate::proxy::report::error_reply(payload));
+                }
+                crate::net::scratch::ensure(&mut server.read_buf);
+                server.read_buf.reserve(1024);
+                if !matches!(tokio::io::AsyncReadExt::read_buf(&mut server.stream, &mut server.read_buf).await, Ok(n) if n > 0) {
+                    return None;
+                }
+            }
+        };
+        let said = tokio::time::timeout(std::time::Duration::from_millis(500), words).await.ok().flatten();
+        tracing::debug!(session = self.handle.id, shape = ?request.shape, said = ?said.as_ref().map(|e| e.code), "a node took no more of a request");
+        match said {
+            Some(error) => Exchange::Said(error),
+            None => Exchange::ServerLost { answer_begun: false },
+        }
     }
 
     async fn relay_answer(&mut self, request: &Request<'_>, before: std::time::Duration) -> Exchange {
@@ -314,7 +399,7 @@ impl ClientSession {
             match wire::read_server(server, &self.io.stream, &mut watch, &self.handle).await {
                 ServerRead::Bytes(_) => {}
                 ServerRead::Lost(_) => {
-                    (self.next_seq, self.cut_mid_frame) = relay.cut();
+                    self.cut = relay.cut();
                     return Exchange::ServerLost { answer_begun: relay.begun() };
                 }
                 ServerRead::ClientClosed => return Exchange::ClientGone,
@@ -327,7 +412,7 @@ impl ClientSession {
                         self.draining = true;
                     }
                     if signals & signal::NODE_LOST != 0 {
-                        (self.next_seq, self.cut_mid_frame) = relay.cut();
+                        self.cut = relay.cut();
                         return Exchange::ServerLost { answer_begun: relay.begun() };
                     }
                     continue;
@@ -338,7 +423,7 @@ impl ClientSession {
                 Ok(done) => done,
                 Err(error) => return Exchange::Broken(error.to_string()),
             };
-            let bytes = if out.is_empty() { server.read_buf.get(..n).unwrap_or_default() } else { &out[..] };
+            let bytes = if out.is_empty() && !relay.replaced() { server.read_buf.get(..n).unwrap_or_default() } else { &out[..] };
             if wire::send(&mut self.io.stream, bytes, self.cx.client_write_timeout).await.is_err() {
                 return Exchange::ClientGone;
             }
@@ -348,12 +433,16 @@ impl ClientSession {
             match progress {
                 Progress::More => {}
                 Progress::Done => {
-                    self.cx.metrics.added_time_seconds.record((before + after).as_secs_f64());
+                    self.cx.measure.added_time(before + after);
                     crate::net::scratch::give_back(&mut server.read_buf);
                     return Exchange::Done(Box::new(relay.report));
                 }
                 Progress::WantsFile => {
-                    consume_request(&mut self.io.read_buf, &mut self.retained_bytes);
+                    // The client's file follows its request in the same buffer.
+                    if self.sending == Sending::Untouched {
+                        consume(&mut self.io.read_buf, request.head.header.frame_len());
+                        self.sending = Sending::SENT;
+                    }
                     if !send_file(&mut self.io, &mut lease.conn.io).await {
                         return Exchange::ClientGone;
                     }
@@ -365,8 +454,10 @@ impl ClientSession {
 
     /// After an answer: what it changed in the client's and the server session's state.
     fn answered(&mut self, request: &Request<'_>, report: &Report) {
-        consume_request(&mut self.io.read_buf, &mut self.retained_bytes);
-        self.streamed = false;
+        if std::mem::take(&mut self.sending) == Sending::Untouched {
+            let n = request.head.header.frame_len().min(self.io.read_buf.len());
+            consume(&mut self.io.read_buf, n);
+        }
         if let Some(lease) = &mut self.lease {
             lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
         }
@@ -375,19 +466,6 @@ impl ClientSession {
         }
         self.notes();
     }
-}
-
-/// How sending a request ended.
-pub(super) enum Sent {
-    All,
-    ServerLost,
-    ClientGone,
-}
-
-/// The request's outcome is known: its bytes may go.
-pub(super) fn consume_request(buf: &mut BytesMut, retained: &mut usize) {
-    let n = std::mem::take(retained).min(buf.len());
-    consume(buf, n);
 }
 
 /// Passes the client's file (LOAD DATA LOCAL) on, frame by frame, up to the empty packet that ends it. False if either side is gone.

@@ -44,6 +44,15 @@ pub enum Progress {
     WantsFile,
 }
 
+/// Where an answer was cut off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// The number of the frame that the client expects next.
+    pub next_seq: u8,
+    /// Whether the client has received part of a frame.
+    pub mid_frame: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MetadataEnd {
     /// Both sides agree.
@@ -72,6 +81,8 @@ pub struct Relay {
     /// The client's id for the statement being prepared.
     client_statement: u32,
     begun: bool,
+    replaced: bool,
+    next_seq: u8,
     /// What the answer said.
     pub report: Report,
 }
@@ -97,6 +108,8 @@ impl Relay {
             eof_due: false,
             client_statement,
             begun: false,
+            replaced: false,
+            next_seq: 1,
             report: Report::default(),
         }
     }
@@ -104,6 +117,16 @@ impl Relay {
     /// Whether any byte was handed out for the client.
     pub fn begun(&self) -> bool {
         self.begun
+    }
+
+    /// Whether the last call to [`Relay::process`] put the client's bytes into `out`.
+    pub fn replaced(&self) -> bool {
+        self.replaced
+    }
+
+    /// Where the answer stands, for an error that has to end it.
+    pub fn cut(&self) -> Cut {
+        Cut { next_seq: self.next_seq, mid_frame: self.frame_left > 0 }
     }
 
     /// The client's file was sent: OK or ERR is due.
@@ -155,6 +178,7 @@ impl Relay {
                     if self.seq_shift != 0 {
                         input[at + 3] = header.seq.wrapping_add(self.seq_shift);
                     }
+                    self.next_seq = header.seq.wrapping_add(self.seq_shift).wrapping_add(1);
                     at += visible;
                     self.frame_left = header.frame_len() - visible;
                 }
@@ -175,7 +199,8 @@ impl Relay {
                 break;
             }
         }
-        if copied > 0 || !out.is_empty() {
+        self.replaced = copied > 0 || !out.is_empty();
+        if self.replaced {
             out.put_slice(&input[copied..at]);
         }
         self.begun |= at > 0;

@@ -7,7 +7,7 @@ use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::protocol::mysql::codec::DecodeError;
 use crate::protocol::mysql::packet::err::ErrPacket;
 use crate::protocol::mysql::packet::ok::OkPacket;
-use crate::protocol::mysql::packet::session_state::{SessionChange, SessionChanges, put_change};
+use crate::protocol::mysql::packet::session_state::{SessionChange, SessionChanges, put_session_change};
 use crate::session::effects::Reported;
 
 /// A change to apply to the client's and the server session's state.
@@ -141,9 +141,9 @@ pub fn visible_state(ok: &OkPacket<'_>, client: Capabilities) -> Bytes {
     }
     for change in SessionChanges::new(ok.session_state) {
         match change {
-            Ok(change @ SessionChange::Schema(_)) => put_change(&mut out, &change),
+            Ok(change @ SessionChange::Schema(_)) => put_session_change(&mut out, &change),
             Ok(change @ SessionChange::SystemVariable { name, .. }) if REPORTED_BY_DEFAULT.contains(&name) => {
-                put_change(&mut out, &change);
+                put_session_change(&mut out, &change);
             }
             _ => {}
         }

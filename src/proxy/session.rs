@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use crate::auth::accounts::AccountId;
+use crate::auth::host::ClientHost;
 use crate::net::packet_io::PacketIo;
 use crate::net::scratch;
 use crate::pool::Opening;
@@ -28,12 +29,14 @@ use crate::proxy::cleanup;
 use crate::proxy::context::Context;
 use crate::proxy::errors;
 use crate::proxy::registry::{SessionHandle, signal};
-use crate::proxy::relay::consume;
+use crate::proxy::relay::{Cut, consume};
+use crate::proxy::send::Sending;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::SessionState;
 use crate::session::statement::ClientStatements;
 use crate::session::transaction::Transaction;
+use crate::sql::Flavor as LexFlavor;
 use crate::topology::NodeId;
 
 /// Whether the session goes on.
@@ -51,6 +54,7 @@ pub struct ClientSession {
     pub(super) cx: Arc<Context>,
     pub(super) handle: Arc<SessionHandle>,
     pub(super) io: PacketIo,
+    pub(super) host: ClientHost,
     pub(super) account: AccountId,
     pub(super) opening: Opening,
     /// What the client negotiated with belay.
@@ -71,6 +75,18 @@ pub struct ClientSession {
     /// What was lost while the client idled: told with its next statement.
     pub(super) lost: Option<ErrorReply>,
     pub(super) draining: bool,
+    /// What has become of the bytes of the request being served.
+    pub(super) sending: Sending,
+    /// Where the last answer was cut off, if it was.
+    pub(super) cut: Cut,
+    /// What the lexer has to know of the servers.
+    pub(super) lex_flavor: LexFlavor,
+    /// The collation that the statement being served names in SET NAMES … COLLATE.
+    pub(super) pending_collation: Option<Bytes>,
+    /// Warnings of the last statement were not asked for in time, and are gone.
+    pub(super) diagnostics_lost: bool,
+    /// The text of the prepared statement being executed, with values in place of calls.
+    pub(super) execution_text: Option<Bytes>,
 }
 
 impl ClientSession {
@@ -203,6 +219,7 @@ impl ClientSession {
         let mut pins = self.pins;
         pins.remove(PinReason::Diagnostics);
         pins.remove(PinReason::FoundRows);
+        self.diagnostics_lost = true;
         self.set_pins(pins);
         self.handle.decided(Instant::now(), "unpin", None, "the client did not ask for diagnostics in time");
     }
@@ -220,7 +237,7 @@ impl ClientSession {
             notes.pinned_since = if pins.is_empty() { None } else { Some(since.unwrap_or(now)) };
             since
         };
-        self.cx.metrics.pins_changed(self.pins, pins, since.map_or(Duration::ZERO, |s| now.duration_since(s)));
+        self.cx.measure.pins_changed(self.pins, pins, since.map_or(Duration::ZERO, |s| now.duration_since(s)));
         self.pins = pins;
         if let Some(endpoint) = self.lease.as_ref().and_then(|l| l.endpoint()) {
             endpoint.set_pins(self.handle.id, pins);
@@ -251,9 +268,17 @@ impl ClientSession {
         }
         self.status.remove(StatusFlags::IN_TRANS | StatusFlags::IN_TRANS_READONLY);
         self.handle.decided(Instant::now(), "server session lost", Some(lease.node), stage.label());
-        self.cx.metrics.failure(crate::error::Side::Server, stage);
-        self.unbound();
+        self.cx.measure.failure(crate::error::Side::Server, stage);
+        self.unbound_from(&lease);
         drop(lease);
+    }
+
+    /// The same, for a server session that was taken out already.
+    pub(super) fn unbound_from(&mut self, lease: &Lease) {
+        if let Some(endpoint) = lease.endpoint() {
+            endpoint.set_pins(self.handle.id, Pins::NONE);
+        }
+        self.unbound();
     }
 
     /// The session has no server session any more, for whatever reason.
@@ -281,9 +306,22 @@ impl ClientSession {
         self.send(&wire::packet(&payload)).await
     }
 
+    /// Sends the EOF (or the OK in its place) that answers COM_SET_OPTION.
+    pub(super) async fn reply_eof(&mut self) -> Flow {
+        let status = self.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
+        let mut payload = BytesMut::new();
+        if self.capabilities.contains(Capabilities::DEPRECATE_EOF) {
+            let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
+            ok.encode(&mut payload, self.capabilities, 0xFE);
+        } else {
+            crate::protocol::mysql::packet::eof::EofPacket { warnings: 0, status }.encode(&mut payload);
+        }
+        self.send(&wire::packet(&payload)).await
+    }
+
     /// Sends an error of belay's own, or one that a node gave to a statement of belay's own.
     pub(super) async fn reply_error(&mut self, error: &ErrorReply) -> Flow {
-        self.cx.metrics.client_error(error.code);
+        self.cx.measure.client_error();
         let mut payload = BytesMut::new();
         encode_err(&mut payload, error, true);
         self.row_count = -1;
@@ -298,11 +336,15 @@ impl ClientSession {
         }
     }
 
-    /// Drops a request whose bytes are in the buffer, reading on if it is longer than that.
+    /// Drops a request of which nothing was sent, reading on if it is longer than the buffer.
     pub(super) async fn skip_request(&mut self, head: RequestHead) -> Flow {
-        let mut header = head.header;
+        self.skip_rest(head.header.frame_len(), head.header.continues()).await
+    }
+
+    /// Drops `left` bytes of a frame and the frames that continue it.
+    pub(super) async fn skip_rest(&mut self, left: usize, continues: bool) -> Flow {
+        let (mut left, mut continues) = (left, continues);
         loop {
-            let mut left = header.frame_len();
             while left > 0 {
                 let take = left.min(self.io.read_buf.len());
                 consume(&mut self.io.read_buf, take);
@@ -311,16 +353,17 @@ impl ClientSession {
                     return Flow::End;
                 }
             }
-            if !header.continues() {
+            if !continues {
                 return Flow::Continue;
             }
-            header = loop {
+            let next = loop {
                 match crate::protocol::mysql::frame::FrameHeader::parse(&self.io.read_buf) {
                     Some(next) => break next,
                     None if self.read_client().await => {}
                     None => return Flow::End,
                 }
             };
+            (left, continues) = (next.frame_len(), next.continues());
         }
     }
 
@@ -342,20 +385,24 @@ impl ClientSession {
     }
 
     fn end(mut self) {
+        self.end_now();
+    }
+
+    /// Gives up what the session holds.
+    pub(super) fn end_now(&mut self) {
         let Some(lease) = self.lease.take() else { return };
-        let target = {
+        let (running, tainted) = {
             let mut running = self.handle.running();
-            let busy = running.busy;
             running.target = None;
-            busy
+            (running.busy, running.tainted || running.kills_in_flight > 0)
         };
-        let unclean = target || self.transaction == Transaction::Open || !self.pins.is_empty();
+        let unclean = running || tainted || self.transaction == Transaction::Open || !self.pins.is_empty();
         if let Some(endpoint) = lease.endpoint() {
             endpoint.set_pins(self.handle.id, Pins::NONE);
         }
         self.set_pins(Pins::NONE);
         if unclean {
-            cleanup::in_background(self.cx.clone(), lease, target);
+            cleanup::in_background(self.cx.clone(), lease, running || tainted);
         } else {
             lease.release(Instant::now());
         }

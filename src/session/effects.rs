@@ -2,7 +2,7 @@
 //!
 //! What the server reports is the truth. The lexer fills what no server reports; a change that neither explains pins.
 
-use crate::sql::{Effects, Facts, StatementCount, TransactionControl};
+use crate::sql::{Effects, Facts, StatementCount, TransactionControl, VolatileKind};
 
 use super::pins::{PinReason, Pins};
 
@@ -73,7 +73,8 @@ pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
     if !asks_diagnostics {
         pins.remove(PinReason::Diagnostics);
     }
-    if !facts.reads_found_rows() && !asks_diagnostics {
+    let asks_found_rows = facts.volatile.iter().any(|call| call.kind == VolatileKind::FoundRows);
+    if !asks_found_rows && !asks_diagnostics {
         pins.remove(PinReason::FoundRows);
     }
     pins = pins.union(if reported.error { foreseen(facts).minus(harmless_if_failed()) } else { foreseen(facts) });

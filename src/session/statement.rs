@@ -22,6 +22,10 @@ pub struct ClientStatement {
     pub types: Option<Bytes>,
     /// Has a cursor or long data on a server: not shared with other statements of the same text.
     pub private: bool,
+    /// Its cursor is open.
+    pub cursor: bool,
+    /// Why its long data did not reach a server; told by the next execution.
+    pub failed: Option<crate::protocol::ErrorReply>,
 }
 
 /// Why a statement can't be added.
@@ -78,6 +82,11 @@ impl ClientStatements {
     pub fn get_mut(&mut self, id: u32) -> Option<(u32, &mut ClientStatement)> {
         let id = if id == u32::MAX { self.last } else { id };
         self.by_id.get_mut(&id).map(|s| (id, s.as_mut()))
+    }
+
+    /// Whether any statement has an open cursor.
+    pub fn any_cursor(&self) -> bool {
+        self.by_id.values().any(|statement| statement.cursor)
     }
 
     /// Forgets a statement.
