@@ -1,4 +1,5 @@
 //! Runs every fuzz target over its corpus, and over changed copies of it, with the stable compiler: always the same inputs.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
 
 #[path = "fuzz/targets.rs"]
 mod targets;
@@ -83,5 +84,15 @@ fn every_target_stands_its_corpus_and_changes_of_it() {
                 break;
             }
         }
+    }
+}
+
+#[test]
+fn recorded_answers_of_real_servers_end_where_they_end() {
+    let answers = corpus("replies");
+    assert!(answers.len() > 50);
+    for answer in answers {
+        let hex: String = answer.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(targets::follow_reply(&answer), (true, 0), "{hex}");
     }
 }

@@ -4,6 +4,7 @@
 //! accepts TCP and says nothing. Every wait has a limit. What a probe means is decided by `topology`, which is pure.
 
 pub mod accounts;
+pub mod dialler;
 pub mod link;
 pub mod node_task;
 pub mod publisher;

@@ -156,10 +156,15 @@ impl Pool {
                 Taken::Wait(receiver) => {
                     let mut waiting = Waiting { receiver, endpoint: &endpoint };
                     let left = timeout.saturating_sub(started.elapsed());
-                    self.metrics.pool_waiters.increment(1.0);
+                    let waiters = self.metrics.nodes.get(node.id.index()).map(|n| &n.pool_waiters);
+                    if let Some(waiters) = waiters {
+                        waiters.increment(1.0);
+                    }
                     let handoff = tokio::time::timeout(left, &mut waiting.receiver).await;
-                    self.metrics.pool_waiters.decrement(1.0);
-                    self.metrics.pool_wait_seconds.record(started.elapsed().as_secs_f64());
+                    if let Some(waiters) = waiters {
+                        waiters.decrement(1.0);
+                    }
+                    self.metrics.pool_wait.record(started.elapsed());
                     match handoff {
                         Ok(Ok(Handoff::Session(session))) => {
                             if let Some(lease) = alive(session, &endpoint) {
@@ -189,7 +194,9 @@ impl Pool {
     ) -> Result<Lease, AcquireError> {
         let request = DialRequest::new(node, account, opening, want.behaviour);
         let dialled = dial::dial(&request, &self.dial).await;
-        self.metrics.dialled(node.id, dialled.is_ok());
+        if let Some(counts) = self.metrics.nodes.get(node.id.index()) {
+            counts.server_dials.increment(dial::result_label(&dialled));
+        }
         let conn = dialled?;
         let session = self.prepare(node, account, conn, want.behaviour).await?;
         if let Some(mut warm) = self.endpoints.get_mut(&(node.id, account.clone())) {

@@ -11,6 +11,7 @@ use crate::pool::server_conn::ServerConn;
 use crate::pool::session::ServerSession;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
+use crate::protocol::mysql::flavor::Flavor;
 use crate::session::baseline::Baseline;
 use crate::session::state::{CharacterSets, SessionState};
 use crate::topology::NodeView;
@@ -33,7 +34,11 @@ pub enum SetupError {
 
 /// The statement that switches tracking on.
 pub fn tracking(node: &NodeView) -> Bytes {
-    let list = node.tracked_variables.track_list();
+    // MariaDB reports all at no cost; MySQL adds a statement number to every OK unless the variables are named.
+    let list = match node.flavor {
+        Flavor::MySql if !node.tracked_variables.is_empty() => node.tracked_variables.joined(),
+        _ => "*",
+    };
     Bytes::from(format!(
         "SET SESSION session_track_system_variables='{list}',session_track_schema=1,session_track_state_change=1,\
          session_track_transaction_info='CHARACTERISTICS'"

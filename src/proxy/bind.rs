@@ -94,7 +94,7 @@ impl ClientSession {
         self.lease = Some(lease);
     }
 
-    async fn bind(&mut self, needs_insert_id: bool, hold_until: Instant) -> Result<Lease, BindEnd> {
+    pub(super) async fn bind(&mut self, needs_insert_id: bool, hold_until: Instant) -> Result<Lease, BindEnd> {
         if needs_insert_id && let Some(lease) = self.bind_where_insert_id_is().await? {
             return Ok(lease);
         }

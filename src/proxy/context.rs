@@ -99,7 +99,11 @@ impl Context {
     /// A connection to a node as the monitor account.
     pub async fn dial_as_monitor(&self, node: NodeId) -> Result<ServerConn, DialError> {
         let snapshot = self.cluster.load();
-        let view = snapshot.node(node).or(snapshot.default_node()).ok_or_else(DialError::no_such_node)?;
-        dial::dial(&DialRequest::monitor(view, &self.monitor), self.pool.dial_context()).await
+        let (name, address) = match snapshot.node(node) {
+            Some(view) => (view.name.clone(), view.address.clone()),
+            // A node that is not in the snapshot is not in the configuration: the dial says that this is no address.
+            None => (Arc::from("?"), Arc::from("")),
+        };
+        dial::dial(&DialRequest::monitor(&name, &address, &self.monitor), self.pool.dial_context()).await
     }
 }

@@ -171,6 +171,11 @@ impl SessionHandle {
         self.idle_from_ms.store(0, Ordering::Relaxed);
     }
 
+    /// Whether the session works.
+    pub fn is_busy(&self) -> bool {
+        self.idle_from_ms.load(Ordering::Relaxed) == 0
+    }
+
     /// The session may idle this long; 0 is for ever.
     pub fn set_idle_timeout_ms(&self, ms: u64) {
         self.idle_timeout_ms.store(ms, Ordering::Relaxed);

@@ -15,6 +15,7 @@ use crate::pool::{Fresh, Opening, setup};
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::protocol::mysql::charset;
+use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::packet::err::encode_err;
 use crate::protocol::mysql::packet::ok::OkPacket;
 use crate::proxy::apply::lex_flavor;
@@ -107,12 +108,13 @@ impl ClientSession {
             Err(BindEnd::Refused(error)) => return self.login_error(&error).await,
             Err(BindEnd::Lost(_)) => return self.login_error(&errors::no_node("server sessions were lost during the login")).await,
         };
-        let charsets = match charset::collation(entered.collation) {
+        let snapshot_is_mariadb = self.cx.cluster.load().flavor == Flavor::MariaDb;
+        let charsets = match charset::collation(entered.collation, snapshot_is_mariadb) {
             Some(known) => CharacterSets {
                 client: Bytes::from_static(known.charset.as_bytes()),
                 connection: Bytes::from_static(known.charset.as_bytes()),
                 results: Bytes::from_static(known.charset.as_bytes()),
-                collation: Some(Bytes::from_static(known.name.as_bytes())),
+                collation: Some(Bytes::copy_from_slice(known.name.as_bytes())),
             },
             None => fresh.charsets.clone(),
         };

@@ -6,6 +6,8 @@
 
 pub mod analyse;
 pub mod facts;
+pub mod literal;
+pub mod rewrite;
 
 pub use analyse::analyse;
 pub use facts::{

@@ -1,12 +1,18 @@
 //! The fuzz targets as plain functions: cargo-fuzz calls them, and so does `tests/fuzz_corpora.rs` without a nightly compiler.
 //!
 //! A target takes any bytes. It fails by panicking: in the code under test, or because a promise of it does not hold.
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 use belay::protocol::mysql::capability::Capabilities;
 use belay::protocol::mysql::frame::{self, FrameHeader, HEADER_BYTES};
+use belay::protocol::mysql::packet::auth_more_data;
+use belay::protocol::mysql::packet::auth_switch::AuthSwitch;
+use belay::protocol::mysql::packet::change_user::ChangeUser;
 use belay::protocol::mysql::packet::column::ColumnDef;
 use belay::protocol::mysql::packet::eof::EofPacket;
 use belay::protocol::mysql::packet::err::{self, ErrPacket};
+use belay::protocol::mysql::packet::handshake::Handshake;
+use belay::protocol::mysql::packet::handshake_response::HandshakeResponse;
 use belay::protocol::mysql::packet::ok::{self, OkPacket};
 use belay::protocol::mysql::packet::prepare_ok::PrepareOk;
 use belay::protocol::mysql::packet::row::TextRow;
@@ -23,8 +29,15 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code)] // A cargo-fuzz binary calls only its own.
-pub const ALL: &[Target] =
-    &[("frames", frames), ("packets", packets), ("replies", replies), ("requests", requests), ("sql", sql)];
+pub const ALL: &[Target] = &[
+    ("frames", frames),
+    ("greetings", greetings),
+    ("logins", logins),
+    ("packets", packets),
+    ("replies", replies),
+    ("requests", requests),
+    ("sql", sql),
+];
 
 /// Capability sets under which packets differ, chosen by a byte of the input.
 fn capabilities(choice: u8) -> Capabilities {
@@ -57,6 +70,42 @@ pub fn frames(data: &[u8]) {
     frame::encode_packet(&mut out, &mut seq, data);
     let header = FrameHeader::parse(&out).unwrap();
     assert_eq!(&out[HEADER_BYTES..header.frame_len()], data);
+}
+
+/// What a server sends while a client logs in. What can be read, is written and read again without a change.
+pub fn greetings(data: &[u8]) {
+    if let Ok(packet) = Handshake::decode(data) {
+        // Text that is no UTF-8 is replaced; the copy is longer, but the same from then on.
+        let again = Handshake::decode(&packet.encode()).unwrap();
+        assert_eq!((again.thread_id, again.scramble, again.status), (packet.thread_id, packet.scramble, packet.status));
+        assert_eq!((again.server_version, again.capabilities), (packet.server_version, packet.capabilities));
+        assert_eq!(again.auth_plugin, packet.auth_plugin);
+    }
+    if let Ok(packet) = AuthSwitch::decode(data) {
+        assert_eq!(AuthSwitch::decode(&packet.encode()), Ok(packet));
+    }
+    if let Ok(more) = auth_more_data::decode(data) {
+        assert_eq!(auth_more_data::encode(more), data);
+    }
+}
+
+/// What a client sends to log in, and to log in again.
+pub fn logins(data: &[u8]) {
+    if let Ok(packet) = HandshakeResponse::decode(data) {
+        let short = packet.auth.len() <= 255;
+        let again = HandshakeResponse::decode(&packet.encode()).unwrap();
+        let secure = Capabilities::SECURE_CONNECTION | Capabilities::PLUGIN_AUTH_LENENC_CLIENT_DATA;
+        if short && packet.head.capabilities.intersects(secure) {
+            assert!(again == packet);
+        }
+    }
+    let Some((&choice, payload)) = data.split_first() else { return };
+    let caps = capabilities(choice);
+    if let Ok(packet) = ChangeUser::decode(payload, caps) {
+        let again = ChangeUser::decode(&packet.encode(caps), caps).unwrap();
+        assert_eq!((again.user, again.auth, again.schema), (packet.user, packet.auth, packet.schema));
+        assert_eq!((again.auth_plugin, again.attributes), (packet.auth_plugin, packet.attributes));
+    }
 }
 
 /// The packets of a server. What can be read, is written and read again without a change.
@@ -104,7 +153,12 @@ pub fn packets(data: &[u8]) {
 
 /// An answer, as frames, for every shape of one: it ends once, and rows are never asked for in whole.
 pub fn replies(data: &[u8]) {
-    let [choice, shape, stream @ ..] = data else { return };
+    follow_reply(data);
+}
+
+/// Follows an answer; whether it ended, and how many bytes came after its end (or after what went wrong).
+pub fn follow_reply(data: &[u8]) -> (bool, usize) {
+    let [choice, shape, stream @ ..] = data else { return (false, 0) };
     let shapes = [
         ReplyShape::Query,
         ReplyShape::Execute,
@@ -117,7 +171,7 @@ pub fn replies(data: &[u8]) {
         ReplyShape::None,
     ];
     let mut tracker = ReplyTracker::new(shapes[usize::from(*shape) % shapes.len()], capabilities(*choice));
-    let mut rest = stream;
+    let (mut rest, mut after_end) = (stream, None);
     while let Some(header) = FrameHeader::parse(rest) {
         let Some(payload) = rest.get(HEADER_BYTES..header.frame_len()) else { break };
         rest = &rest[header.frame_len()..];
@@ -138,7 +192,12 @@ pub fn replies(data: &[u8]) {
                 break;
             }
         }
+        if tracker.is_done() && !rest.is_empty() {
+            // What follows must be refused.
+            after_end.get_or_insert(rest.len());
+        }
     }
+    (tracker.is_done(), after_end.unwrap_or(rest.len()))
 }
 
 /// The requests of a client about queries and prepared statements.

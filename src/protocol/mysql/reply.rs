@@ -318,38 +318,10 @@ impl ReplyTracker {
             State::Rows => self.rows_end(first, payload).ok_or(unexpected)??,
             State::FileAnswer if first == Some(OK_HEADER) => self.ok(payload)?,
             State::PrepareFirst => self.prepare_first(payload)?,
-            State::Params { left, columns } => {
-                self.need_definition(first, unexpected)?;
-                self.state = if left > 1 {
-                    State::Params { left: left - 1, columns }
-                } else if self.deprecate_eof() {
-                    self.prepare_columns(columns)
-                } else {
-                    State::ParamsEof { columns }
-                };
-                FrameKind::ParamDef
-            }
-            State::ParamsEof { columns } => {
-                self.status = EofPacket::decode(payload)?.status;
-                self.state = self.prepare_columns(columns);
-                FrameKind::ParamEof
-            }
-            State::PrepareColumns { left } => {
-                self.need_definition(first, unexpected)?;
-                self.state = if left > 1 {
-                    State::PrepareColumns { left: left - 1 }
-                } else if self.deprecate_eof() {
-                    State::Done
-                } else {
-                    State::PrepareColumnsEof
-                };
-                FrameKind::ColumnDef
-            }
-            State::PrepareColumnsEof => {
-                self.status = EofPacket::decode(payload)?.status;
-                self.state = State::Done;
-                FrameKind::MetadataEof
-            }
+            State::Params { .. }
+            | State::ParamsEof { .. }
+            | State::PrepareColumns { .. }
+            | State::PrepareColumnsEof => self.prepare_rest(first, payload, unexpected)?,
             State::FieldDefs if first == Some(EOF_HEADER) => self.lone_end(payload)?,
             State::FieldDefs => {
                 self.need_definition(first, unexpected)?;
@@ -487,6 +459,50 @@ impl ReplyTracker {
             (_, false) => State::ParamsEof { columns },
         };
         Ok(FrameKind::PrepareOk)
+    }
+
+    /// The packets behind the first of an answer to PREPARE.
+    fn prepare_rest(
+        &mut self,
+        first: Option<u8>,
+        payload: &[u8],
+        unexpected: ReplyError,
+    ) -> Result<FrameKind, ReplyError> {
+        match self.state {
+            State::Params { left, columns } => {
+                self.need_definition(first, unexpected)?;
+                self.state = if left > 1 {
+                    State::Params { left: left - 1, columns }
+                } else if self.deprecate_eof() {
+                    self.prepare_columns(columns)
+                } else {
+                    State::ParamsEof { columns }
+                };
+                Ok(FrameKind::ParamDef)
+            }
+            State::ParamsEof { columns } => {
+                self.status = EofPacket::decode(payload)?.status;
+                self.state = self.prepare_columns(columns);
+                Ok(FrameKind::ParamEof)
+            }
+            State::PrepareColumns { left } => {
+                self.need_definition(first, unexpected)?;
+                self.state = if left > 1 {
+                    State::PrepareColumns { left: left - 1 }
+                } else if self.deprecate_eof() {
+                    State::Done
+                } else {
+                    State::PrepareColumnsEof
+                };
+                Ok(FrameKind::ColumnDef)
+            }
+            State::PrepareColumnsEof => {
+                self.status = EofPacket::decode(payload)?.status;
+                self.state = State::Done;
+                Ok(FrameKind::MetadataEof)
+            }
+            _ => Err(unexpected),
+        }
     }
 
     /// What follows the parameters of an answer to PREPARE.
