@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsConnector, TlsStream};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::auth::accounts::{AccountId, AccountKey};
 use crate::auth::vault::{Recorded, SecretHandle, Vault, VaultMiss};
@@ -24,7 +25,8 @@ use crate::pool::session::BEHAVIOUR;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::protocol::mysql::flavor::Flavor;
-use crate::protocol::mysql::login::{LoginAction, LoginError, LoginPlan, ServerLogin};
+use crate::protocol::mysql::frame::{self, HEADER_BYTES};
+use crate::protocol::mysql::login::{Agreed, LoginAction, LoginError, LoginPlan, ServerLogin};
 use crate::protocol::mysql::packet::handshake_response::Attributes;
 use crate::protocol::mysql::packet::ok::OkPacket;
 use crate::topology::NodeView;
@@ -366,7 +368,7 @@ async fn login(plain: Plain, plan: LoginPlan, address: &NodeAddress, tls: &NodeT
     Ok(made(io, agreed, status))
 }
 
-fn made(io: PacketIo, agreed: crate::protocol::mysql::login::Agreed, status: StatusFlags) -> ServerConn {
+fn made(io: PacketIo, agreed: Agreed, status: StatusFlags) -> ServerConn {
     ServerConn {
         io,
         thread_id: agreed.greeting.thread_id,
@@ -379,10 +381,14 @@ fn made(io: PacketIo, agreed: crate::protocol::mysql::login::Agreed, status: Sta
 }
 
 async fn send(io: &mut PacketIo, payload: &[u8]) -> Result<(), DialCause> {
-    io.queue_packet(payload);
-    let sent = io.flush().await;
-    // A payload may be a password: its copy does not stay in a buffer that other packets reuse.
-    zeroize::Zeroize::zeroize(&mut io.write_buf.spare_capacity_mut());
+    // A payload may be a password: its frame gets a buffer of its own, wiped afterwards, that never has to grow.
+    let mut frame = BytesMut::with_capacity(payload.len() + HEADER_BYTES);
+    frame::encode_packet(&mut frame, &mut io.seq, payload);
+    let sent = match io.stream.write_all(&frame).await {
+        Ok(()) => io.stream.flush().await,
+        Err(e) => Err(e),
+    };
+    frame.as_mut().zeroize();
     sent.map_err(DialCause::Send)
 }
 
