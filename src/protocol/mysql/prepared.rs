@@ -127,7 +127,7 @@ impl RewrittenRequest {
 
 /// Puts another statement id into an EXECUTE, and `types` (in the form that the request itself would have used: two bytes a value, or
 /// with names) if it sends none. `None`, or a request that has types of its own, keeps what is there. `payload` is the start
-/// of the original, at least up to `header.values_start`.
+/// of the original, at least up to `header.values_start`. Types of another number of parameters are malformed.
 pub fn rewrite_execute(
     payload: &[u8],
     header: &ExecuteHeader,
@@ -140,6 +140,9 @@ pub fn rewrite_execute(
     prefix.put_u32_le(stmt_id);
     match types {
         Some(types) if !header.new_params_bound && header.num_values > 0 => {
+            if !header.named {
+                need_types(header, types)?;
+            }
             prefix.put_slice(payload.get(5..header.null_bitmap.end).ok_or(missing)?);
             prefix.put_u8(1);
             prefix.put_slice(types);
@@ -173,6 +176,7 @@ pub fn execute_without_attributes(
             prefix.put_u8(1);
             prefix.put_slice(&plain_types(payload, header)?);
         } else if let Some(types) = types {
+            need_types(header, types)?;
             prefix.put_u8(1);
             prefix.put_slice(types);
         } else {
@@ -180,6 +184,12 @@ pub fn execute_without_attributes(
         }
     }
     Ok(RewrittenRequest { prefix, tail_start: header.values_start })
+}
+
+/// Types that do not fit the values would make the server read other values than the client sent.
+fn need_types(header: &ExecuteHeader, types: &[u8]) -> Result<(), DecodeError> {
+    let fits = types.len() == header.num_values.saturating_mul(2);
+    if fits { Ok(()) } else { Err(DecodeError::Malformed("parameter types")) }
 }
 
 /// The types that an EXECUTE sends, two bytes a value, without the names of the `QUERY_ATTRIBUTES` form. This is what to keep for
@@ -476,7 +486,8 @@ mod tests {
                 }
                 if let Ok(header) = ExecuteHeader::parse(&bytes, params, attributes) {
                     prop_assert!(header.values_start <= bytes.len());
-                    prop_assert!(rewrite_execute(&bytes, &header, 1, Some(b"")).is_ok());
+                    prop_assert!(rewrite_execute(&bytes, &header, 1, None).is_ok());
+                    let _ = rewrite_execute(&bytes, &header, 1, Some(b"abcd"));
                     let _ = (plain_types(&bytes, &header), execute_without_attributes(&bytes, &header, params, 1, None));
                 }
                 if let Ok(header) = QueryHeader::parse(&bytes, attributes) {

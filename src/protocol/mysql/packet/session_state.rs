@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn one_block_may_hold_many_pairs_and_user_variables() {
-        let blob = b"\x00\x17\x01a\x011\x01b\x012\x06__NULL\x00\x01u\x03'x'\x01\x02\x01t";
+        let blob = b"\x00\x16\x01a\x011\x01b\x012\x06__NULL\x00\x01u\x03'x'\x01\x02\x01t";
         assert_eq!(
             all(blob),
             [
