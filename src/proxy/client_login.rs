@@ -36,6 +36,7 @@ use crate::proxy::login_nodes::{LoginNodes, NodeLogin, Unproven};
 use crate::proxy::login_target::{ConfiguredAccounts, Target, Whom};
 
 /// What every login works with; one per process.
+#[derive(Debug)]
 pub struct LoginContext {
     /// The limits of logins, and whether TLS is demanded.
     pub listen: ListenConfig,
@@ -53,12 +54,6 @@ pub struct LoginContext {
     pub password_key: Arc<PasswordKey>,
     /// The nodes, as far as a login needs them.
     pub nodes: Arc<dyn LoginNodes>,
-}
-
-impl std::fmt::Debug for LoginContext {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoginContext").field("listen", &self.listen).finish_non_exhaustive()
-    }
 }
 
 /// A client that has proven who it is. It still waits for the OK.
@@ -194,7 +189,8 @@ async fn greet_and_identify(
     let mysql = face.flavor == Flavor::MySql;
     let plugin = if mysql { CACHING_SHA2 } else { NATIVE };
     let scramble = scramble_from(random()?);
-    let greeting = greet::greeting(&face.server_version, connection_id, scramble, plugin, mysql, ctx.tls.is_some());
+    let greeting =
+        greet::greeting(&face.server_version, connection_id, scramble, plugin, mysql, ctx.tls.is_some());
     let mut io = PacketIo::new(stream);
     io.queue_packet(&greeting.encode());
     io.flush().await?;
@@ -391,7 +387,8 @@ async fn prove(
         return Err(refuse(io, denied(used), true).await);
     }
     let known = ctx.accounts.load().get(&proven.account).map(|a| a.fingerprint);
-    let owner = SecretHandle { account: proven.account.clone(), fingerprint: known.unwrap_or(Fingerprint::PROVEN) };
+    let owner =
+        SecretHandle { account: proven.account.clone(), fingerprint: known.unwrap_or(Fingerprint::PROVEN) };
     match &revealed {
         Some(secret) if ctx.may_record(secret) => {
             let opening = Some(record(arrival, ctx, owner, secret)?);
@@ -405,7 +402,12 @@ fn recorded(arrival: &Arrival, owner: SecretHandle) -> Opening {
     Opening::recorded(arrival.user.as_str(), owner, arrival.capabilities)
 }
 
-fn record(arrival: &Arrival, ctx: &LoginContext, owner: SecretHandle, secret: &Recorded) -> Result<Opening, LoginEnd> {
+fn record(
+    arrival: &Arrival,
+    ctx: &LoginContext,
+    owner: SecretHandle,
+    secret: &Recorded,
+) -> Result<Opening, LoginEnd> {
     let handle = ctx
         .vault
         .record(&owner.account, owner.fingerprint, secret, random()?)
