@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -245,11 +244,6 @@ impl ClientSession {
             InsertId::On(_) | InsertId::Lost => Err(BindEnd::Refused(errors::value_lost("LAST_INSERT_ID()"))),
         }
     }
-
-    /// A view of the node this session is bound to.
-    pub(super) fn bound_node(&self) -> Option<Arc<str>> {
-        self.lease.as_ref().map(|l| self.cx.node_name(l.node))
-    }
 }
 
 fn asks_of(plan: &ReplayPlan, read_insert_id: bool) -> Vec<Ask> {
@@ -260,9 +254,8 @@ fn asks_of(plan: &ReplayPlan, read_insert_id: bool) -> Vec<Ask> {
     if let Some(schema) = &plan.schema {
         asks.push(Ask::InitDb(schema.clone()));
     }
-    let mut set = BytesMut::new();
-    if plan.write_set(&mut set) {
-        asks.push(Ask::Query(set.freeze()));
+    if let Some(set) = plan.set_statement() {
+        asks.push(Ask::Query(Bytes::from(set)));
     }
     asks
 }

@@ -1,8 +1,6 @@
 //! Answers that belong to the client's last statement or to its connection, and that the server session at hand can't know:
 //! CONNECTION_ID(), ROW_COUNT(), FOUND_ROWS(). Where the lexer found the call for certain, its value takes its place in the text.
 
-use bytes::BytesMut;
-
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::frame::HEADER_BYTES;
 use crate::protocol::mysql::reply::ReplyShape;
@@ -36,33 +34,22 @@ impl ClientSession {
             .as_ref()
             .and_then(|l| l.last_use)
             .is_some_and(|last| last.client == self.handle.id && last.statement + 1 == self.statement);
-        let mut replacements = Vec::new();
-        for call in &facts.volatile {
-            let value = match call.kind {
-                VolatileKind::ConnectionId | VolatileKind::PseudoThreadIdVar => format!("CAST({} AS UNSIGNED)", self.handle.id),
-                VolatileKind::RowCount if !untouched => format!("CAST({} AS SIGNED)", self.row_count),
-                VolatileKind::FoundRows if !untouched => match self.found_rows {
-                    Some(rows) => format!("CAST({rows} AS UNSIGNED)"),
-                    None => "CAST(0 AS UNSIGNED)".into(),
-                },
-                VolatileKind::WarningCountVar | VolatileKind::ErrorCountVar if !untouched && self.diagnostics_lost => {
-                    return Err(errors::value_lost("the warning count"));
-                }
-                _ => continue,
-            };
-            replacements.push((call.range.range(), value.into_bytes()));
-            if let Some(item) = call.unaliased_item {
-                let mut alias = b" AS ".to_vec();
-                let mut quoted = BytesMut::new();
-                crate::sql::literal::put_identifier(&mut quoted, item.of(sql));
-                alias.extend_from_slice(&quoted);
-                let end = item.range().end;
-                replacements.push((end..end, alias));
+        if !untouched && self.diagnostics_lost {
+            let counts = [VolatileKind::WarningCountVar, VolatileKind::ErrorCountVar];
+            if facts.volatile.iter().any(|call| counts.contains(&call.kind)) {
+                return Err(errors::value_lost("the warning count"));
             }
         }
-        if replacements.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(crate::sql::rewrite::replace_ranges(sql, &replacements)))
+        let answer = |kind| match kind {
+            VolatileKind::ConnectionId | VolatileKind::PseudoThreadIdVar => {
+                Some(format!("CAST({} AS UNSIGNED)", self.handle.id).into_bytes())
+            }
+            VolatileKind::RowCount if !untouched => Some(format!("CAST({} AS SIGNED)", self.row_count).into_bytes()),
+            VolatileKind::FoundRows if !untouched => {
+                Some(format!("CAST({} AS UNSIGNED)", self.found_rows.unwrap_or(0)).into_bytes())
+            }
+            _ => None,
+        };
+        Ok(crate::sql::rewrite::answer_volatile(sql, facts, &self.lex_context(), answer))
     }
 }

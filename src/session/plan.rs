@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::state::{CharacterSets, SessionState};
 use crate::sql::literal;
@@ -131,48 +131,35 @@ impl ReplayPlan {
         }
     }
 
-    /// Writes the one `SET` statement of this plan (everything but the schema); returns whether there is one.
+    /// The one `SET` statement of this plan (everything but the schema); `None` if there is nothing to set.
     ///
     /// Character sets come first, so that string values that follow are read in the set the client had when it chose them; an explicit
     /// collation comes after the connection's set, which would put it back to a default.
-    pub fn write_set(&self, out: &mut BytesMut) -> bool {
-        let start = out.len();
-        let separator = |out: &mut BytesMut| {
-            out.put_slice(if out.len() == start { b"SET " } else { b"," });
+    pub fn set_statement(&self) -> Option<Vec<u8>> {
+        let mut out: Vec<u8> = Vec::new();
+        let mut assign = |name: &str, value: &[u8]| {
+            let start = out.len();
+            out.extend_from_slice(if start == 0 { b"SET @@SESSION." } else { b",@@SESSION." });
+            if literal::variable_assignment(name.as_bytes(), value, &mut out).is_err() {
+                // invariant: names come from the server's own list of variables; one that can't be written is left as it is.
+                out.truncate(start);
+            }
         };
         if let Some(sets) = &self.charsets {
-            for (name, value) in [
-                ("character_set_client", &sets.client),
-                ("character_set_results", &sets.results),
-                ("character_set_connection", &sets.connection),
-            ] {
-                separator(out);
-                out.put_slice(b"@@SESSION.");
-                out.put_slice(name.as_bytes());
-                out.put_u8(b'=');
-                if value.is_empty() {
-                    out.put_slice(b"NULL");
-                } else {
-                    literal::put_string(out, value);
-                }
-            }
+            assign("character_set_client", &sets.client);
+            assign("character_set_results", &sets.results);
+            assign("character_set_connection", &sets.connection);
             if let Some(collation) = &sets.collation {
-                separator(out);
-                out.put_slice(b"@@SESSION.collation_connection=");
-                literal::put_string(out, collation);
+                assign("collation_connection", collation);
             }
         }
         for (name, value) in &self.variables {
-            separator(out);
-            out.put_slice(b"@@SESSION.");
-            literal::put_variable_assignment(out, name, value);
+            assign(name, value);
         }
         if let Some(id) = self.last_insert_id {
-            separator(out);
-            out.put_slice(b"@@SESSION.last_insert_id=");
-            out.put_slice(id.to_string().as_bytes());
+            assign("last_insert_id", id.to_string().as_bytes());
         }
-        out.len() > start
+        (!out.is_empty()).then_some(out)
     }
 }
 
@@ -205,9 +192,7 @@ mod tests {
         let mut have = want.clone();
         have.set("sql_mode", b"ANSI");
         let plan = ReplayPlan::between(&want, &have).unwrap();
-        let mut sql = BytesMut::new();
-        assert!(plan.write_set(&mut sql));
-        assert_eq!(&sql[..], b"SET @@SESSION.sql_mode='STRICT'");
+        assert_eq!(plan.set_statement().unwrap(), b"SET @@SESSION.sql_mode='STRICT'");
     }
 
     #[test]

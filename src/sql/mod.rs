@@ -5,12 +5,25 @@
 //! facts must pin instead of guessing. What views and triggers do is out of sight: writes are therefore never repeated.
 
 pub mod analyse;
+mod command;
+pub mod digest;
 pub mod facts;
+pub mod functions;
+pub mod keywords;
+pub mod lexer;
 pub mod literal;
 pub mod rewrite;
+mod scan;
+mod select;
+mod set;
+mod transaction;
+mod variables;
 
 pub use analyse::analyse;
 pub use facts::{
     Effects, Facts, Flavor, Kill, KillTarget, LexContext, Literal, MultiByte, SetItem, SetNames, SetScope,
     SetTransaction, Span, StatementClass, StatementCount, TransactionControl, Verb, VolatileCall, VolatileKind, XaVerb,
 };
+
+#[cfg(test)]
+mod tests;
