@@ -207,6 +207,7 @@ impl Vault {
 mod tests {
     use super::super::accounts::AccountKey;
     use super::*;
+    use crate::protocol::mysql::flavor::Flavor;
 
     fn vault(max: usize) -> Vault {
         Vault::new(Zeroizing::new([1; 32]), max).unwrap()
@@ -224,7 +225,7 @@ mod tests {
         assert!(matches!(v.open(&h), Ok(Recorded::Password(p)) if &p[..] == b"x"));
         let other = SecretHandle { fingerprint: Fingerprint([2; 32]), ..h.clone() };
         assert_eq!(v.open(&other).unwrap_err(), VaultMiss::Gone);
-        v.retain(&AccountTable::new(Vec::new()));
+        v.retain(&AccountTable::new(Vec::new(), Flavor::MariaDb));
         assert_eq!(v.open(&h).unwrap_err(), VaultMiss::Gone);
     }
 
