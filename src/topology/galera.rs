@@ -7,9 +7,9 @@ use crate::topology::node::NodeState;
 use crate::topology::{NodeFacts, read_only};
 
 /// `wsrep_local_state` of a node that has all writes of the cluster and takes part in flow control.
-const SYNCED: u32 = 4;
+const STATE_SYNCED: u32 = 4;
 /// `wsrep_local_state` of a donor, or of a node with `wsrep_desync=ON`.
-const DONOR_OR_DESYNCED: u32 = 2;
+const STATE_DONOR_OR_DESYNCED: u32 = 2;
 
 /// The state of a Galera node. The order of the checks is the order of what a person should hear first.
 pub fn state(wsrep: &WsrepFacts, facts: &NodeFacts) -> NodeState {
@@ -29,14 +29,14 @@ pub fn state(wsrep: &WsrepFacts, facts: &NodeFacts) -> NodeState {
         return NodeState::not_ready("wsrep_reject_queries is set");
     }
     match wsrep.local_state {
-        Some(SYNCED) => {}
-        Some(DONOR_OR_DESYNCED) if wsrep.desync => {
+        Some(STATE_SYNCED) => {}
+        Some(STATE_DONOR_OR_DESYNCED) if wsrep.desync => {
             return NodeState::not_ready("wsrep_desync=ON: it may lag behind the cluster without limit");
         }
-        Some(DONOR_OR_DESYNCED) if wsrep.donor_rejects_queries => {
+        Some(STATE_DONOR_OR_DESYNCED) if wsrep.donor_rejects_queries => {
             return NodeState::not_ready("donor, and wsrep_sst_donor_rejects_queries=ON");
         }
-        Some(DONOR_OR_DESYNCED) => {
+        Some(STATE_DONOR_OR_DESYNCED) => {
             return NodeState::not_ready("donor of a state transfer: it may lag behind the cluster");
         }
         Some(n) => return NodeState::not_ready(format!("wsrep_local_state={n} ({})", wsrep.local_state_comment)),
