@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::host::{ClientHost, HostMatch, HostPattern};
+use super::host::{ClientHost, HostMatch, HostPattern, HostRules};
 use super::{caching_sha2, native};
-use crate::protocol::mysql::flavor::Flavor;
 
 /// An account's name: user and host pattern, as CURRENT_USER() shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -168,7 +167,7 @@ pub enum Found {
 #[derive(Debug, Default)]
 pub struct AccountTable {
     readable: bool,
-    flavor: Flavor,
+    rules: HostRules,
     by_user: HashMap<String, Vec<(HostPattern, Arc<Account>)>>,
 }
 
@@ -178,14 +177,19 @@ impl AccountTable {
         AccountTable::default()
     }
 
-    /// A table of all accounts of the servers; `flavor` decides in which order hosts are tried.
-    pub fn new(accounts: Vec<Account>, flavor: Flavor) -> AccountTable {
+    /// A table of all accounts of the servers.
+    pub fn new(accounts: Vec<Account>) -> AccountTable {
         let mut by_user: HashMap<String, Vec<(HostPattern, Arc<Account>)>> = HashMap::new();
         for account in accounts {
             let pattern = HostPattern::parse(&account.id.host);
             by_user.entry(account.id.user.clone()).or_default().push((pattern, Arc::new(account)));
         }
-        AccountTable { readable: true, flavor, by_user }
+        AccountTable { readable: true, rules: HostRules::default(), by_user }
+    }
+
+    /// The same table for servers that look at hosts in this way: fewer logins must be proven against a node.
+    pub fn with_rules(self, rules: HostRules) -> AccountTable {
+        AccountTable { rules, ..self }
     }
 
     /// How many accounts there are.
@@ -225,15 +229,17 @@ impl AccountTable {
         let candidates: Vec<_> = list(user)
             .iter()
             .chain(anonymous)
-            .map(|(pattern, account)| (pattern, account, pattern.matches(host)))
+            .map(|(pattern, account)| (pattern, account, pattern.matches(host, self.rules)))
             .filter(|(_, _, matched)| *matched != HostMatch::No)
             .collect();
         // The first of those that no other beats; a named account stands before the anonymous ones.
         let best = candidates.iter().enumerate().find(|(at, (pattern, _, _))| {
-            candidates.iter().enumerate().all(|(other_at, (other, _, _))| match pattern.compare(other, self.flavor) {
-                Some(Ordering::Less) => true,
-                Some(Ordering::Equal) => *at <= other_at,
-                Some(Ordering::Greater) | None => false,
+            candidates.iter().enumerate().all(|(other_at, (other, _, _))| {
+                match pattern.compare(other, self.rules.flavor) {
+                    Some(Ordering::Less) => true,
+                    Some(Ordering::Equal) => *at <= other_at,
+                    Some(Ordering::Greater) | None => false,
+                }
             })
         });
         match best {
@@ -247,12 +253,14 @@ impl AccountTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::mysql::flavor::Flavor;
 
     fn table(names: &[(&str, &str)]) -> AccountTable {
         let make = |&(u, h): &(&str, &str)| {
             Account::new(AccountKey::new(u, h), vec![Method::parse(super::super::NATIVE, b"")], &[])
         };
-        AccountTable::new(names.iter().map(make).collect(), Flavor::MariaDb)
+        AccountTable::new(names.iter().map(make).collect())
+            .with_rules(HostRules { flavor: Some(Flavor::MariaDb), skip_name_resolve: Some(false) })
     }
 
     fn found(t: &AccountTable, user: &str, ip: &str) -> String {

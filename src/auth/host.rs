@@ -34,6 +34,15 @@ impl std::fmt::Display for ClientHost {
     }
 }
 
+/// How the servers look at hosts. What is not known leads to fewer certain answers, never to wrong ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostRules {
+    /// The family of the servers; decides the order in which patterns are tried.
+    pub flavor: Option<Flavor>,
+    /// `@@skip_name_resolve`: with it, names match nothing, and a TCP client from 127.0.0.1 is not `localhost`.
+    pub skip_name_resolve: Option<bool>,
+}
+
 /// Whether a pattern matches a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostMatch {
@@ -112,8 +121,18 @@ impl HostPattern {
     }
 
     /// Which of two patterns that match the same client a server tries first (`Less` = first). `None` where the servers' order is not known
-    /// well enough: then only a node can say. Observed on MariaDB 10.11 and MySQL 9.7.
-    pub fn compare(&self, other: &HostPattern, flavor: Flavor) -> Option<Ordering> {
+    /// well enough: then only a node can say. Observed on MariaDB 10.11 and MySQL 9.7. Without a flavor, what both agree on.
+    pub fn compare(&self, other: &HostPattern, flavor: Option<Flavor>) -> Option<Ordering> {
+        match flavor {
+            Some(flavor) => self.compare_on(other, flavor),
+            None => {
+                let order = self.compare_on(other, Flavor::MariaDb);
+                order.filter(|_| order == self.compare_on(other, Flavor::MySql))
+            }
+        }
+    }
+
+    fn compare_on(&self, other: &HostPattern, flavor: Flavor) -> Option<Ordering> {
         if self == other {
             return Some(Ordering::Equal);
         }
@@ -158,7 +177,7 @@ impl HostPattern {
     }
 
     /// Whether this pattern matches `host`.
-    pub fn matches(&self, host: ClientHost) -> HostMatch {
+    pub fn matches(&self, host: ClientHost, rules: HostRules) -> HostMatch {
         match (self, host) {
             (HostPattern::Net { net, mask, .. }, ClientHost::Ip(IpAddr::V4(ip))) => {
                 yes_or_no(u32::from(ip) & u32::from(*mask) == u32::from(*net))
@@ -171,14 +190,16 @@ impl HostPattern {
                 if text.is_empty() || like(text.as_bytes(), ip.to_string().as_bytes()) {
                     return HostMatch::Yes;
                 }
-                // Servers know 127.0.0.1 and ::1 as localhost without asking a resolver.
-                if ip.is_loopback() {
-                    return yes_or_no(like(text.as_bytes(), b"localhost"));
-                }
-                let address_like =
-                    text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_alphabetic() || b".:%_".contains(&b));
-                let ipv6_like = text.contains(':');
-                if text == "localhost" || address_like || ipv6_like { HostMatch::No } else { HostMatch::ByNameOnly }
+                let by_name = match rules.skip_name_resolve {
+                    Some(true) => HostMatch::No,
+                    // Servers know 127.0.0.1 and ::1 as localhost without asking a resolver.
+                    Some(false) if ip.is_loopback() => return yes_or_no(like(text.as_bytes(), b"localhost")),
+                    Some(false) | None => HostMatch::ByNameOnly,
+                };
+                let numeric = text.bytes().all(|b| b.is_ascii_digit() || b".%_".contains(&b)) || text.contains(':');
+                let other_host =
+                    if ip.is_loopback() { !like(text.as_bytes(), b"localhost") } else { text == "localhost" };
+                if numeric || other_host { HostMatch::No } else { by_name }
             }
         }
     }
@@ -240,7 +261,8 @@ mod tests {
 
     #[test]
     fn patterns_match_as_on_the_servers() {
-        let m = |p: &str, h: ClientHost| HostPattern::parse(p).matches(h);
+        let resolving = HostRules { flavor: None, skip_name_resolve: Some(false) };
+        let m = |p: &str, h: ClientHost| HostPattern::parse(p).matches(h, resolving);
         assert_eq!(m("10.0.0.5", at("10.0.0.5")), HostMatch::Yes);
         assert_eq!(m("10.0.0.%", at("10.0.0.5")), HostMatch::Yes);
         assert_eq!(m("10.0._.5", at("10.0.0.5")), HostMatch::Yes);
@@ -254,12 +276,18 @@ mod tests {
         assert_eq!(m("app.example.org", at("10.0.0.1")), HostMatch::ByNameOnly);
         assert_eq!(m("%.example.org", at("10.0.0.1")), HostMatch::ByNameOnly);
         assert_eq!(m("fe80::%", at("10.0.0.1")), HostMatch::No);
+        let skip = HostRules { flavor: None, skip_name_resolve: Some(true) };
+        let m = |p: &str, h: ClientHost, rules| HostPattern::parse(p).matches(h, rules);
+        assert_eq!(m("localhost", at("127.0.0.1"), skip), HostMatch::No);
+        assert_eq!(m("localhost", ClientHost::Local, skip), HostMatch::Yes);
+        assert_eq!(m("app.example.org", at("10.0.0.1"), skip), HostMatch::No);
+        assert_eq!(m("localhost", at("127.0.0.1"), HostRules::default()), HostMatch::ByNameOnly);
     }
 
     #[test]
     fn the_order_is_the_one_observed_on_servers() {
         let first = |a: &str, b: &str, flavor| HostPattern::parse(a).compare(&HostPattern::parse(b), flavor);
-        let (maria, my) = (Flavor::MariaDb, Flavor::MySql);
+        let (maria, my) = (Some(Flavor::MariaDb), Some(Flavor::MySql));
         for (a, b) in [
             ("localhost", "127.0.0.1"),
             ("localhost", "127.0.0.0/255.255.255.0"),
@@ -287,5 +315,7 @@ mod tests {
             assert_eq!(first(a, b, my), expected, "{a} {b}");
         }
         assert_eq!(first("127.0.0.1%", "127.0.0.0/8", my), None);
+        assert_eq!(first("127.0.0.1", "localhost", None), None);
+        assert_eq!(first("127.0.0.1", "%", None), Some(Ordering::Less));
     }
 }

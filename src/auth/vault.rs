@@ -207,7 +207,6 @@ impl Vault {
 mod tests {
     use super::super::accounts::AccountKey;
     use super::*;
-    use crate::protocol::mysql::flavor::Flavor;
 
     fn vault(max: usize) -> Vault {
         Vault::new(Zeroizing::new([1; 32]), max).unwrap()
@@ -225,7 +224,7 @@ mod tests {
         assert!(matches!(v.open(&h), Ok(Recorded::Password(p)) if &p[..] == b"x"));
         let other = SecretHandle { fingerprint: Fingerprint([2; 32]), ..h.clone() };
         assert_eq!(v.open(&other).unwrap_err(), VaultMiss::Gone);
-        v.retain(&AccountTable::new(Vec::new(), Flavor::MariaDb));
+        v.retain(&AccountTable::new(Vec::new()));
         assert_eq!(v.open(&h).unwrap_err(), VaultMiss::Gone);
     }
 
