@@ -9,6 +9,7 @@ pub mod node_task;
 pub mod publisher;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -95,6 +96,7 @@ impl ClusterHandle {
 pub struct Monitor {
     cluster: ClusterHandle,
     accounts: Arc<ArcSwap<AccountTable>>,
+    accounts_asked: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
@@ -123,9 +125,10 @@ impl Monitor {
             );
             tasks.spawn(task.run(cluster.clone()));
         }
-        let reader = accounts::AccountReader::new(connector, settings, cluster.clone(), Arc::clone(&table), metrics);
-        tasks.spawn(reader.run());
-        Monitor { cluster, accounts: table, tasks }
+        let accounts_asked = Arc::new(AtomicBool::new(false));
+        let destination = accounts::Destination { table: Arc::clone(&table), asked: Arc::clone(&accounts_asked) };
+        tasks.spawn(accounts::AccountReader::new(connector, settings, cluster.clone(), destination, metrics).run());
+        Monitor { cluster, accounts: table, accounts_asked, tasks }
     }
 
     /// The cluster, for sessions and pools.
@@ -136,6 +139,22 @@ impl Monitor {
     /// The accounts of the servers; unreadable until they were read, and when the monitor account may not read them.
     pub fn accounts(&self) -> Arc<ArcSwap<AccountTable>> {
         Arc::clone(&self.accounts)
+    }
+
+    /// A check for `/readyz`: whether clients can be served now, or why not. It may be called at any time, from any thread.
+    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let (cluster, asked) = (self.cluster(), Arc::clone(&self.accounts_asked));
+        move || {
+            let snapshot = cluster.load();
+            if snapshot.writer.is_none() {
+                return Err(format!("no writer: {}", snapshot.why_writer));
+            }
+            // Read or refused: either way logins work, by the accounts or by proving.
+            if !asked.load(Ordering::Acquire) {
+                return Err("the accounts were not asked for yet".to_owned());
+            }
+            Ok(())
+        }
     }
 
     /// Waits until every node was probed once (at most `probe_timeout` each, all at once), or `limit` has passed.
