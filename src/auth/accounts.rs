@@ -1,11 +1,12 @@
 //! The accounts of the servers, and which one a client matches.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::host::{ClientHost, HostMatch, HostPattern};
+use super::host::{ClientHost, HostMatch, HostPattern, HostRules};
 use super::{caching_sha2, native};
 
 /// An account's name: user and host pattern, as CURRENT_USER() shows it.
@@ -166,6 +167,7 @@ pub enum Found {
 #[derive(Debug, Default)]
 pub struct AccountTable {
     readable: bool,
+    rules: HostRules,
     by_user: HashMap<String, Vec<(HostPattern, Arc<Account>)>>,
 }
 
@@ -182,10 +184,12 @@ impl AccountTable {
             let pattern = HostPattern::parse(&account.id.host);
             by_user.entry(account.id.user.clone()).or_default().push((pattern, Arc::new(account)));
         }
-        for list in by_user.values_mut() {
-            list.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.specificity()));
-        }
-        AccountTable { readable: true, by_user }
+        AccountTable { readable: true, rules: HostRules::default(), by_user }
+    }
+
+    /// The same table for servers that look at hosts in this way: fewer logins must be proven against a node.
+    pub fn with_rules(self, rules: HostRules) -> AccountTable {
+        AccountTable { rules, ..self }
     }
 
     /// How many accounts there are.
@@ -213,36 +217,50 @@ impl AccountTable {
         self.by_user.values().flatten().map(|(_, a)| a)
     }
 
-    /// The account that `user` from `host` matches: servers sort by host first, a named account before the anonymous one on the same host.
+    /// The account that `user` from `host` matches: servers go by the host first; on the same host the named account comes before the
+    /// anonymous one. Where the order of two candidates is not certain, or one could match by the client's host name, a node has to say.
     pub fn find(&self, user: &str, host: ClientHost) -> Found {
         if !self.readable {
             return Found::ProveAgainstNode;
         }
         let host = host.canonical();
-        let named = self.by_user.get(user).map_or(&[][..], Vec::as_slice);
-        let anonymous = if user.is_empty() { &[][..] } else { self.by_user.get("").map_or(&[][..], Vec::as_slice) };
-        let mut candidates: Vec<_> = named.iter().chain(anonymous).collect();
-        candidates.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.specificity()));
-        for (pattern, account) in candidates {
-            match pattern.matches(host) {
-                HostMatch::Yes => return Found::Account(account.clone()),
-                HostMatch::ByNameOnly => return Found::ProveAgainstNode,
-                HostMatch::No => {}
-            }
+        let list = |user: &str| self.by_user.get(user).map_or(&[][..], Vec::as_slice);
+        let anonymous = if user.is_empty() { &[][..] } else { list("") };
+        let candidates: Vec<_> = list(user)
+            .iter()
+            .chain(anonymous)
+            .map(|(pattern, account)| (pattern, account, pattern.matches(host, self.rules)))
+            .filter(|(_, _, matched)| *matched != HostMatch::No)
+            .collect();
+        // The first of those that no other beats; a named account stands before the anonymous ones.
+        let best = candidates.iter().enumerate().find(|(at, (pattern, _, _))| {
+            candidates.iter().enumerate().all(|(other_at, (other, _, _))| {
+                match pattern.compare(other, self.rules.flavor) {
+                    Some(Ordering::Less) => true,
+                    Some(Ordering::Equal) => *at <= other_at,
+                    Some(Ordering::Greater) | None => false,
+                }
+            })
+        });
+        match best {
+            Some((_, (_, account, HostMatch::Yes))) => Found::Account((*account).clone()),
+            None if candidates.is_empty() => Found::Unknown,
+            _ => Found::ProveAgainstNode,
         }
-        Found::Unknown
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::mysql::flavor::Flavor;
 
     fn table(names: &[(&str, &str)]) -> AccountTable {
         let make = |&(u, h): &(&str, &str)| {
             Account::new(AccountKey::new(u, h), vec![Method::parse(super::super::NATIVE, b"")], &[])
         };
         AccountTable::new(names.iter().map(make).collect())
+            .with_rules(HostRules { flavor: Some(Flavor::MariaDb), skip_name_resolve: Some(false) })
     }
 
     fn found(t: &AccountTable, user: &str, ip: &str) -> String {
@@ -262,6 +280,10 @@ mod tests {
         assert_eq!(found(&t, "app", ""), "@localhost");
         assert_eq!(found(&t, "other", "10.0.1.5"), "@%");
         assert_eq!(found(&table(&[("app", "10.0.0.1")]), "app", "10.0.0.2"), "unknown");
+        let t = table(&[("root", "127.0.0.1"), ("root", "localhost"), ("root", "::1")]);
+        assert_eq!(found(&t, "root", "127.0.0.1"), "root@localhost");
+        assert_eq!(found(&t, "root", ""), "root@localhost");
+        assert_eq!(found(&table(&[("a", "127.%.1"), ("a", "127.0.%")]), "a", "127.0.0.1"), "prove");
     }
 
     #[test]

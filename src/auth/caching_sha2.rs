@@ -261,13 +261,13 @@ mod tests {
     fn sha256_crypt_agrees_with_the_published_vector() {
         // Drepper's test vector with 5,000 rounds.
         let text = sha256_crypt(b"Hello world!", b"saltstring", 5000);
-        assert_eq!(&text[..], b"5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc8");
+        assert_eq!(&text[..], b"5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5");
     }
 
     #[test]
     fn what_a_server_stored_is_verified() {
         // MySQL 9.7: CREATE USER … IDENTIFIED BY 'a pass-word'; 0x00A thousand rounds.
-        let stored = b"$A$00A$!MCD4j -7I\x1c'\x0ei\x08dkk>yPM13q9vI6o9MneHGqgpwQYv5JRLKnb.K7r6CCfYJu.";
+        let stored = b"$A$00A$:!MCD4j -7I\x1c'\x0ei\x08dkk>yPM13q9vI6o9MneHGqgpwQYv5JRLKnb.K7r6CCfYJu.";
         let stored = Stored::parse(stored).unwrap();
         assert_eq!(stored.rounds, 10_000);
         assert!(stored.verify(b"a pass-word"));

@@ -18,8 +18,10 @@ pub const MYSQL57_QUERY: &str = "SELECT User, Host, plugin, authentication_strin
 
 /// MariaDB's access bit of SUPER.
 const MARIADB_SUPER: u64 = 1 << 15;
-/// MariaDB's access bit of CONNECTION ADMIN, since 10.5.
-const MARIADB_CONNECTION_ADMIN: u64 = 1 << 34;
+/// MariaDB's access bit of CONNECTION ADMIN, since 10.5 (observed on 10.11).
+const MARIADB_CONNECTION_ADMIN: u64 = 1 << 32;
+/// Since 11.0.1 SUPER no longer holds CONNECTION ADMIN; an older row's SUPER still does.
+const MARIADB_SUPER_WITHOUT_ADMIN: u64 = 110_001;
 
 /// One row as the text protocol gives it.
 pub type Row<'a> = [Option<&'a [u8]>];
@@ -69,8 +71,9 @@ pub fn mariadb_account(row: &Row<'_>) -> Result<Option<Account>, RowError> {
     let stored: Vec<&[u8]> = pairs.iter().flat_map(|(p, s)| [p.as_bytes(), s.as_bytes()]).collect();
     let mut account = Account::new(id, methods.collect(), &stored);
     let access = doc.get("access").and_then(Value::as_u64).unwrap_or(0);
-    // Before 10.5 (no version_id) SUPER alone counts; the other bit did not exist then.
-    account.may_kill_others = access & (MARIADB_SUPER | MARIADB_CONNECTION_ADMIN) != 0;
+    let version = doc.get("version_id").and_then(Value::as_u64).unwrap_or(0);
+    account.may_kill_others =
+        access & MARIADB_CONNECTION_ADMIN != 0 || version < MARIADB_SUPER_WITHOUT_ADMIN && access & MARIADB_SUPER != 0;
     account.locked = doc.get("account_locked").and_then(Value::as_bool).unwrap_or(false);
     account.password_expired = doc.get("password_last_changed").and_then(Value::as_i64) == Some(0);
     account.tls = match doc.get("ssl_type").and_then(Value::as_u64) {
@@ -129,6 +132,16 @@ mod tests {
             .unwrap();
         assert_eq!(a.methods.len(), 2);
         assert!(a.methods.iter().all(|m| m.verifier == Verifier::Other));
+        // As 10.11 writes it for ALTER USER … PASSWORD EXPIRE and GRANT CONNECTION ADMIN.
+        let a = mariadb(r#"{"access":4294967296,"version_id":101119,"plugin":"mysql_native_password","authentication_string":"*33E0B212CC71ADACB7017A3790B8D662986E504B","password_last_changed":0,"password_lifetime":-1}"#)
+            .unwrap();
+        assert!(a.password_expired && a.may_kill_others);
+        // IDENTIFIED VIA unix_socket OR mysql_native_password.
+        let a = mariadb(r#"{"access":0,"plugin":"mysql_native_password","authentication_string":"*7446F64EFCFB1294A6DE20CAE7E49C2377A9AA25","auth_or":[{"plugin":"unix_socket"},{}]}"#)
+            .unwrap();
+        assert_eq!(a.methods[0].verifier, Verifier::Other);
+        assert!(a.methods[1].is_checkable());
+        assert!(mariadb("{}").unwrap().methods[0].verifier == Verifier::Empty);
         assert!(mariadb(r#"{"access":0,"is_role":true}"#).is_none());
         assert!(mariadb(r#"{"access":0,"account_locked":true,"ssl_type":1}"#).unwrap().locked);
         assert!(mariadb_account(&[Some(b"u"), Some(b"%"), Some(b"{")]).is_err());
