@@ -138,8 +138,10 @@ async fn run(config: Arc<Config>) -> Result<(), ServeError> {
 
 fn new_vault() -> Result<Vault, ServeError> {
     let mut key = Zeroizing::new([0u8; 32]);
-    aws_lc_rs::rand::fill(key.as_mut_slice()).map_err(|_| ServeError::System("the system gives no random bytes".into()))?;
-    Vault::new(key, vault::ENTRIES_MAX).ok_or_else(|| ServeError::System("the vault for recorded secrets could not be made".into()))
+    aws_lc_rs::rand::fill(key.as_mut_slice())
+        .map_err(|_| ServeError::System("the system gives no random bytes".into()))?;
+    Vault::new(key, vault::ENTRIES_MAX)
+        .ok_or_else(|| ServeError::System("the vault for recorded secrets could not be made".into()))
 }
 
 fn start_monitor(config: &Config, dial: &DialContext, opening: &Opening, metrics: &Arc<Metrics>) -> Monitor {
@@ -148,8 +150,10 @@ fn start_monitor(config: &Config, dial: &DialContext, opening: &Opening, metrics
         .iter()
         .map(|n| (Arc::from(n.name.as_deref().unwrap_or(&n.address)), Arc::from(n.address.as_str())))
         .collect();
-    let initial =
-        ClusterSnapshot::initial(nodes.iter().map(|(name, address)| (&**name, &**address)), &config.cluster.server_version);
+    let initial = ClusterSnapshot::initial(
+        nodes.iter().map(|(name, address)| (&**name, &**address)),
+        &config.cluster.server_version,
+    );
     let dialler = Dialler::new(nodes, opening.clone(), dial.clone());
     Monitor::start(initial, Arc::new(dialler), MonitorSettings::from_config(&config.monitor), metrics.clone())
 }

@@ -207,7 +207,13 @@ impl Endpoint {
     }
 
     /// Free sessions that are due to go: older than `age`, or idle for longer than `idle` beyond `keep` of them, or dead. The caller closes them.
-    pub fn expire(&self, now: Instant, idle: std::time::Duration, age: std::time::Duration, keep: usize) -> Vec<Box<ServerSession>> {
+    pub fn expire(
+        &self,
+        now: Instant,
+        idle: std::time::Duration,
+        age: std::time::Duration,
+        keep: usize,
+    ) -> Vec<Box<ServerSession>> {
         let mut inner = self.lock();
         let mut gone = Vec::new();
         let mut at = 0;
@@ -275,7 +281,8 @@ fn nearest(free: &[Box<ServerSession>], want: &Want<'_>) -> Option<usize> {
 /// The waiter to serve: the first one, unless one whose state is equal to the session's waits behind it and the first was not passed over too
 /// often. A waiter the session can't serve at all is not chosen; if that is the first one, nobody is once it was passed over too often.
 fn choose_waiter(waiters: &mut VecDeque<Waiter>, session: &ServerSession, passed_over_max: u32) -> Option<usize> {
-    let fits = |w: &Waiter| w.behaviour == session.behaviour && !(w.needs_no_schema && session.state.schema().is_some());
+    let fits =
+        |w: &Waiter| w.behaviour == session.behaviour && !(w.needs_no_schema && session.state.schema().is_some());
     let fingerprint = session.state.fingerprint();
     let first = waiters.front()?;
     if fits(first) && (first.fingerprint == fingerprint || first.passed_over >= passed_over_max) {

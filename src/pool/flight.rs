@@ -11,13 +11,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::net::scratch;
 use crate::pool::server_conn::ServerConn;
 use crate::protocol::ErrorReply;
+use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::protocol::mysql::codec::Reader;
 use crate::protocol::mysql::frame::{self, FrameHeader, HEADER_BYTES};
+use crate::protocol::mysql::packet::eof::EofPacket;
 use crate::protocol::mysql::packet::err::ErrPacket;
 use crate::protocol::mysql::packet::ok::OkPacket;
 use crate::protocol::mysql::packet::prepare_ok::PrepareOk;
-use crate::protocol::mysql::packet::eof::EofPacket;
-use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::protocol::mysql::reply::{FrameKind, Inspect, ReplyShape, ReplyTracker};
 
 /// Bytes of all rows that one flight may bring.
@@ -149,7 +149,9 @@ async fn receive(conn: &mut ServerConn, shape: ReplyShape, bytes_left: &mut usiz
             }
         };
         if header.payload_len > *bytes_left {
-            return Err(FlightError::Protocol(format!("more than {ROWS_BYTES_MAX} bytes in answer to belay's own statement")));
+            return Err(FlightError::Protocol(format!(
+                "more than {ROWS_BYTES_MAX} bytes in answer to belay's own statement"
+            )));
         }
         *bytes_left -= header.payload_len;
         let frame = conn.io.read_buf.split_to(header.frame_len());

@@ -133,7 +133,13 @@ impl Pool {
 
     /// A server session for a client: the nearest free one, a new one, or the first that comes free within `acquire_timeout_ms`.
     /// Cancel safe: a session that was handed over and not received goes back.
-    pub async fn acquire(&self, node: &NodeView, account: &AccountId, opening: &Opening, want: &Want<'_>) -> Result<Lease, AcquireError> {
+    pub async fn acquire(
+        &self,
+        node: &NodeView,
+        account: &AccountId,
+        opening: &Opening,
+        want: &Want<'_>,
+    ) -> Result<Lease, AcquireError> {
         let endpoint = self.endpoint(node.id, account);
         let started = Instant::now();
         let timeout = Duration::from_millis(self.config.acquire_timeout_ms);
@@ -242,7 +248,14 @@ impl Pool {
     }
 
     /// Records what a fresh login gets, read again after the node's globals changed.
-    pub fn set_fresh(&self, node: NodeId, account: &AccountId, globals_fingerprint: u64, baseline: Baseline, charsets: CharacterSets) -> Fresh {
+    pub fn set_fresh(
+        &self,
+        node: NodeId,
+        account: &AccountId,
+        globals_fingerprint: u64,
+        baseline: Baseline,
+        charsets: CharacterSets,
+    ) -> Fresh {
         let baseline = self.interner.lock().unwrap_or_else(PoisonError::into_inner).intern(baseline);
         let fresh = Fresh { globals_fingerprint, baseline, charsets };
         self.fresh.insert((node, account.clone()), fresh.clone());

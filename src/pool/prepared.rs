@@ -37,7 +37,12 @@ pub struct ServerStatements {
 impl ServerStatements {
     /// None yet.
     pub fn new(statements_max: usize) -> ServerStatements {
-        ServerStatements { by_key: HashMap::new(), to_close: Vec::new(), clock: 0, statements_max: statements_max.max(1) }
+        ServerStatements {
+            by_key: HashMap::new(),
+            to_close: Vec::new(),
+            clock: 0,
+            statements_max: statements_max.max(1),
+        }
     }
 
     /// The statement, marked as used.

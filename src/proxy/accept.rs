@@ -94,7 +94,8 @@ async fn accept_one(listener: &Listener) -> std::io::Result<(Plain, Option<Socke
         Listener::Tcp(listener) => {
             let (stream, peer) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+            let keepalive =
+                socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
             socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
             Ok((Plain::Tcp(stream), Some(peer)))
         }
@@ -161,7 +162,9 @@ fn refusal(end: &LoginEnd) -> Refusal {
             1429 | 1105 => Refusal::NoNode,
             _ => Refusal::Protocol,
         },
-        LoginEnd::ClientClosed | LoginEnd::Io(_) | LoginEnd::TimedOut { .. } | LoginEnd::Internal(_) => Refusal::Protocol,
+        LoginEnd::ClientClosed | LoginEnd::Io(_) | LoginEnd::TimedOut { .. } | LoginEnd::Internal(_) => {
+            Refusal::Protocol
+        }
     }
 }
 

@@ -124,7 +124,8 @@ impl ClientSession {
         let sql_mode = self.state.get("sql_mode").map_or(&b""[..], |v| v.as_ref());
         let has = |mode: &[u8]| sql_mode.split(|b| *b == b',').any(|m| m.eq_ignore_ascii_case(mode));
         LexContext {
-            no_backslash_escapes: self.status.contains(StatusFlags::NO_BACKSLASH_ESCAPES) || has(b"NO_BACKSLASH_ESCAPES"),
+            no_backslash_escapes: self.status.contains(StatusFlags::NO_BACKSLASH_ESCAPES)
+                || has(b"NO_BACKSLASH_ESCAPES"),
             ansi_quotes: has(b"ANSI_QUOTES") || has(b"ANSI"),
             multibyte: multi_byte(&self.state.charsets().client),
             flavor: self.lex_flavor,

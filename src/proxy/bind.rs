@@ -102,7 +102,9 @@ impl ClientSession {
             let avoid = self.avoid.filter(|(_, version)| *version == snapshot.version).map(|(node, _)| node);
             let why = match router::decide(&snapshot, avoid) {
                 Route::Node { node, why } => {
-                    let Some(view) = snapshot.node(node) else { return Err(BindEnd::Refused(errors::no_node("no such node"))) };
+                    let Some(view) = snapshot.node(node) else {
+                        return Err(BindEnd::Refused(errors::no_node("no such node")));
+                    };
                     match self.acquire(view, None).await? {
                         Ok(lease) => {
                             self.handle.decided(Instant::now(), "bind", Some(node), why);
@@ -142,7 +144,8 @@ impl ClientSession {
 
     /// One try on one node. The inner error is worth another try, and says why; the outer one ends the statement.
     async fn acquire(&self, view: &NodeView, exactly: Option<u64>) -> Result<Result<Lease, String>, BindEnd> {
-        let want = Want { client: self.handle.id, behaviour: self.capabilities & BEHAVIOUR, state: &self.state, exactly };
+        let want =
+            Want { client: self.handle.id, behaviour: self.capabilities & BEHAVIOUR, state: &self.state, exactly };
         let work = self.cx.pool.acquire(view, &self.account, &self.opening, &want);
         let Some(acquired) = while_client_stays(&self.io.stream, work).await else { return Err(BindEnd::ClientGone) };
         match acquired {

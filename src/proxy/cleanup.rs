@@ -28,7 +28,9 @@ pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool) {
         match tokio::time::timeout(limit, reset(&cx, lease)).await {
             Ok(Some(lease)) => lease.release(Instant::now()),
             Ok(None) => {}
-            Err(_) => tracing::warn!(node = %cx.node_name(node), "a server session was not clean in time and is closed"),
+            Err(_) => {
+                tracing::warn!(node = %cx.node_name(node), "a server session was not clean in time and is closed")
+            }
         }
     });
 }
@@ -38,7 +40,11 @@ pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool) {
 pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
     let snapshot = cx.cluster.load();
     let node = snapshot.node(lease.node)?;
-    let asks = [Ask::ResetConnection, Ask::Query(setup::tracking(node)), Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES"))];
+    let asks = [
+        Ask::ResetConnection,
+        Ask::Query(setup::tracking(node)),
+        Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES")),
+    ];
     let session = &mut *lease;
     let answers = flight::fly(&mut session.conn, b"", &asks).await.ok()?;
     if answers.iter().any(|a| a.error.is_some()) {

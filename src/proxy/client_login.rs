@@ -18,7 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::auth::accounts::{AccountId, AccountTable, Fingerprint};
 use crate::auth::caching_sha2::PasswordKey;
-use crate::auth::host::{ClientHost, HostMatch, HostPattern};
+use crate::auth::host::{ClientHost, HostMatch, HostPattern, HostRules};
 use crate::auth::vault::{Recorded, SecretHandle, Vault};
 use crate::auth::{CACHING_SHA2, NATIVE, scramble_from};
 use crate::config::{ListenConfig, ListenTlsMode};
@@ -36,7 +36,6 @@ use crate::proxy::login_nodes::{LoginNodes, NodeLogin, Unproven};
 use crate::proxy::login_target::{ConfiguredAccounts, Target, Whom};
 
 /// What every login works with; one per process.
-#[derive(Debug)]
 pub struct LoginContext {
     /// The limits of logins, and whether TLS is demanded.
     pub listen: ListenConfig,
@@ -189,8 +188,7 @@ async fn greet_and_identify(
     let mysql = face.flavor == Flavor::MySql;
     let plugin = if mysql { CACHING_SHA2 } else { NATIVE };
     let scramble = scramble_from(random()?);
-    let greeting =
-        greet::greeting(&face.server_version, connection_id, scramble, plugin, mysql, ctx.tls.is_some());
+    let greeting = greet::greeting(&face.server_version, connection_id, scramble, plugin, mysql, ctx.tls.is_some());
     let mut io = PacketIo::new(stream);
     io.queue_packet(&greeting.encode());
     io.flush().await?;
@@ -381,14 +379,15 @@ async fn prove(
     };
     let fits = match &expected {
         Some(account) => *account == proven.account,
-        None => HostPattern::parse(&proven.account.host).matches(host.canonical()) == HostMatch::Yes,
+        None => {
+            HostPattern::parse(&proven.account.host).matches(host.canonical(), HostRules::default()) == HostMatch::Yes
+        }
     };
     if !fits {
         return Err(refuse(io, denied(used), true).await);
     }
     let known = ctx.accounts.load().get(&proven.account).map(|a| a.fingerprint);
-    let owner =
-        SecretHandle { account: proven.account.clone(), fingerprint: known.unwrap_or(Fingerprint::PROVEN) };
+    let owner = SecretHandle { account: proven.account.clone(), fingerprint: known.unwrap_or(Fingerprint::PROVEN) };
     match &revealed {
         Some(secret) if ctx.may_record(secret) => {
             let opening = Some(record(arrival, ctx, owner, secret)?);
@@ -402,12 +401,7 @@ fn recorded(arrival: &Arrival, owner: SecretHandle) -> Opening {
     Opening::recorded(arrival.user.as_str(), owner, arrival.capabilities)
 }
 
-fn record(
-    arrival: &Arrival,
-    ctx: &LoginContext,
-    owner: SecretHandle,
-    secret: &Recorded,
-) -> Result<Opening, LoginEnd> {
+fn record(arrival: &Arrival, ctx: &LoginContext, owner: SecretHandle, secret: &Recorded) -> Result<Opening, LoginEnd> {
     let handle = ctx
         .vault
         .record(&owner.account, owner.fingerprint, secret, random()?)

@@ -63,35 +63,49 @@ pub fn no_server_session(waited_ms: u128, pinned: usize, pins: &str) -> ErrorRep
     };
     reply(
         1203,
-        format!("belay: no server session was free within {waited_ms} ms: {way}; raise pool.server_connections_max or end the pins"),
+        format!(
+            "belay: no server session was free within {waited_ms} ms: {way}; raise pool.server_connections_max or end the pins"
+        ),
     )
 }
 
 /// The queue of an account is full.
 pub fn queue_full() -> ErrorReply {
-    reply(1203, "belay: too many clients of this account wait for a server session (pool.waiters_max); try again later".into())
+    reply(
+        1203,
+        "belay: too many clients of this account wait for a server session (pool.waiters_max); try again later".into(),
+    )
 }
 
 /// A statement that would pin one server session too many.
 pub fn pin_budget(pins: &str) -> ErrorReply {
     reply(
         1203,
-        format!("belay: this statement would pin a server session ({pins}) and pool.pinned_max sessions of this account are pinned already; \
-                 end one of them or raise the limit"),
+        format!(
+            "belay: this statement would pin a server session ({pins}) and pool.pinned_max sessions of this account are pinned already; \
+                 end one of them or raise the limit"
+        ),
     )
 }
 
 /// No node within `hold_timeout_ms`. The statement was not sent.
 pub fn no_node(why: &str) -> ErrorReply {
-    reply(1429, format!("belay: no node could take this statement within cluster.hold_timeout_ms ({why}); it was not executed, try again"))
+    reply(
+        1429,
+        format!(
+            "belay: no node could take this statement within cluster.hold_timeout_ms ({why}); it was not executed, try again"
+        ),
+    )
 }
 
 /// A statement was sent and not answered.
 pub fn outcome_unknown(node: &str) -> ErrorReply {
     reply(
         1105,
-        format!("belay: node '{node}' was lost before it answered; whether the statement was executed is unknown, check before you repeat it; \
-                 an open transaction is gone"),
+        format!(
+            "belay: node '{node}' was lost before it answered; whether the statement was executed is unknown, check before you repeat it; \
+                 an open transaction is gone"
+        ),
     )
 }
 
@@ -102,25 +116,43 @@ pub fn answer_cut(node: &str) -> ErrorReply {
 
 /// The transaction's server session is gone.
 pub fn transaction_lost(node: &str) -> ErrorReply {
-    reply(1213, format!("belay: node '{node}' was lost, and the open transaction with it: it was not committed; restart the transaction"))
+    reply(
+        1213,
+        format!(
+            "belay: node '{node}' was lost, and the open transaction with it: it was not committed; restart the transaction"
+        ),
+    )
 }
 
 /// Pinned state died with its server.
 pub fn state_lost(node: &str, pins: &str) -> ErrorReply {
-    reply(1105, format!("belay: node '{node}' was lost, and with it state of this session that lived there alone: {pins}; set it up again"))
+    reply(
+        1105,
+        format!(
+            "belay: node '{node}' was lost, and with it state of this session that lived there alone: {pins}; set it up again"
+        ),
+    )
 }
 
 /// State could not be restored on another server session.
 pub fn replay_refused(node: &str, what: &str, error: &ErrorReply) -> ErrorReply {
     reply(
         1105,
-        format!("belay: node '{node}' refused to restore this session's {what} (error {}: {}); the statement was not executed", error.code, error.message),
+        format!(
+            "belay: node '{node}' refused to restore this session's {what} (error {}: {}); the statement was not executed",
+            error.code, error.message
+        ),
     )
 }
 
 /// A value of the last statement that can't be known any more.
 pub fn value_lost(what: &str) -> ErrorReply {
-    reply(1105, format!("belay: {what} of this session is no longer known: the server session it was on is gone; run the statement it belongs to again"))
+    reply(
+        1105,
+        format!(
+            "belay: {what} of this session is no longer known: the server session it was on is gone; run the statement it belongs to again"
+        ),
+    )
 }
 
 /// An execution of a statement that was never prepared or was closed.

@@ -69,7 +69,9 @@ pub(super) enum Served {
 /// How one exchange with a node ended.
 enum Exchange {
     Done(Box<Report>),
-    ServerLost { answer_begun: bool },
+    ServerLost {
+        answer_begun: bool,
+    },
     Broken(String),
     ClientGone,
     TooLong,
@@ -104,7 +106,11 @@ impl ClientSession {
             Some(Command::Shutdown) => self.refuse(head, errors::not_supported("COM_SHUTDOWN")).await,
             Some(Command::Debug) => self.refuse(head, errors::not_supported("COM_DEBUG")).await,
             Some(
-                Command::BinlogDump | Command::BinlogDumpGtid | Command::RegisterReplica | Command::TableDump | Command::Clone,
+                Command::BinlogDump
+                | Command::BinlogDumpGtid
+                | Command::RegisterReplica
+                | Command::TableDump
+                | Command::Clone,
             ) => self.refuse(head, errors::not_supported("a replication command")).await,
             _ => self.refuse(head, errors::unknown_command()).await,
         }
@@ -127,7 +133,8 @@ impl ClientSession {
 
     async fn pass_on(&mut self, head: RequestHead, shape: ReplyShape, stateless: bool) -> Flow {
         let facts = Facts::default();
-        let request = Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind: Kind::Other, stateless };
+        let request =
+            Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind: Kind::Other, stateless };
         self.cx.measure.statement(facts.class);
         match self.serve(request).await {
             Served::Answered(_) | Served::Refused => Flow::Continue,
@@ -143,7 +150,8 @@ impl ClientSession {
         }
         let release = matches!(
             facts.txn,
-            TransactionControl::Commit { release: Some(true), .. } | TransactionControl::Rollback { release: Some(true), .. }
+            TransactionControl::Commit { release: Some(true), .. }
+                | TransactionControl::Rollback { release: Some(true), .. }
         );
         self.pending_collation = facts.set_names.and_then(|names| names.collate).map(|span| {
             let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
@@ -252,7 +260,13 @@ impl ClientSession {
     }
 
     /// What is to be done after a failure: `None` is to try another server session.
-    async fn failed(&mut self, stage: Stage, answer_begun: bool, request: &Request<'_>, hold_until: Instant) -> Option<Served> {
+    async fn failed(
+        &mut self,
+        stage: Stage,
+        answer_begun: bool,
+        request: &Request<'_>,
+        hold_until: Instant,
+    ) -> Option<Served> {
         let failure = Failure { stage, transaction: self.transaction, pins: self.pins, answer_begun };
         let pins = self.pins.to_string();
         let lease = self.lease.take();
@@ -273,7 +287,9 @@ impl ClientSession {
         self.status.remove(crate::protocol::mysql::capability::StatusFlags::IN_TRANS);
         let error = match decision {
             Decision::TryAnother | Decision::Forget if Instant::now() < hold_until => return None,
-            Decision::TryAnother | Decision::Forget => errors::no_node("server sessions were lost before the statement was sent"),
+            Decision::TryAnother | Decision::Forget => {
+                errors::no_node("server sessions were lost before the statement was sent")
+            }
             Decision::StateLost => errors::state_lost(&name, &pins),
             Decision::TransactionLost => errors::transaction_lost(&name),
             Decision::OutcomeUnknown => errors::outcome_unknown(&name),
@@ -324,7 +340,10 @@ impl ClientSession {
     async fn tell_loss(&mut self, head: RequestHead, facts: &Facts, error: ErrorReply) -> Served {
         let rollback = self.transaction == Transaction::Lost
             && facts.certain
-            && matches!(facts.txn, TransactionControl::Rollback { chain: None | Some(false), release: None | Some(false) });
+            && matches!(
+                facts.txn,
+                TransactionControl::Rollback { chain: None | Some(false), release: None | Some(false) }
+            );
         self.transaction = Transaction::Idle;
         if !rollback {
             return self.refused(head, error).await;
@@ -372,7 +391,8 @@ impl ClientSession {
                 }
                 crate::net::scratch::ensure(&mut server.read_buf);
                 server.read_buf.reserve(1024);
-                if !matches!(tokio::io::AsyncReadExt::read_buf(&mut server.stream, &mut server.read_buf).await, Ok(n) if n > 0) {
+                if !matches!(tokio::io::AsyncReadExt::read_buf(&mut server.stream, &mut server.read_buf).await, Ok(n) if n > 0)
+                {
                     return None;
                 }
             }
@@ -423,7 +443,11 @@ impl ClientSession {
                 Ok(done) => done,
                 Err(error) => return Exchange::Broken(error.to_string()),
             };
-            let bytes = if out.is_empty() && !relay.replaced() { server.read_buf.get(..n).unwrap_or_default() } else { &out[..] };
+            let bytes = if out.is_empty() && !relay.replaced() {
+                server.read_buf.get(..n).unwrap_or_default()
+            } else {
+                &out[..]
+            };
             if wire::send(&mut self.io.stream, bytes, self.cx.client_write_timeout).await.is_err() {
                 return Exchange::ClientGone;
             }

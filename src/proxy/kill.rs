@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use crate::pool::flight::Ask;
 use crate::pool::flight;
+use crate::pool::flight::Ask;
 use crate::pool::server_conn::ServerConn;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::frame::HEADER_BYTES;
@@ -64,7 +64,9 @@ impl Killer {
     }
 
     async fn run(&self, cx: &Context, node: NodeId, sql: String) -> Result<(), KillError> {
-        let Some(slot) = self.connections.get(node.index()) else { return Err(KillError::Unreachable("no such node".into())) };
+        let Some(slot) = self.connections.get(node.index()) else {
+            return Err(KillError::Unreachable("no such node".into()));
+        };
         let work = async {
             let mut slot = slot.lock().await;
             for fresh in [false, true] {
@@ -89,7 +91,9 @@ impl Killer {
             }
             Err(KillError::Unreachable("the connection broke".into()))
         };
-        tokio::time::timeout(KILL_TIMEOUT, work).await.unwrap_or_else(|_| Err(KillError::Unreachable("no answer in time".into())))
+        tokio::time::timeout(KILL_TIMEOUT, work)
+            .await
+            .unwrap_or_else(|_| Err(KillError::Unreachable("no answer in time".into())))
     }
 }
 
@@ -124,7 +128,8 @@ impl ClientSession {
         if target.id == self.handle.id {
             return self.kill_self(query_only).await;
         }
-        let killed = if query_only { kill_statement(&self.cx, &target).await } else { kill_session(&self.cx, &target).await };
+        let killed =
+            if query_only { kill_statement(&self.cx, &target).await } else { kill_session(&self.cx, &target).await };
         self.cx.measure.kill(killed.is_ok());
         match killed {
             Ok(()) => self.reply_ok().await,

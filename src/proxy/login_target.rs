@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::auth::accounts::{
-    Account, AccountId, AccountKey, AccountTable, Found, Method, TlsRequirement, Verifier,
-};
+use crate::auth::accounts::{Account, AccountId, AccountKey, AccountTable, Found, Method, TlsRequirement, Verifier};
 use crate::auth::host::ClientHost;
 use crate::auth::vault::{Recorded, SecretHandle, Vault};
 use crate::auth::{CACHING_SHA2, NATIVE, caching_sha2, native};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Side, Stage};
-use crate::metrics::labels::{BindKind, KillResult, ReplayItem, StatementClass};
 use crate::metrics::Metrics;
+use crate::metrics::labels::{BindKind, KillResult, ReplayItem, StatementClass};
 use crate::session::pins::{PinReason, Pins, REASONS};
 use crate::sql;
 

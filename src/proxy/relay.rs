@@ -90,11 +90,12 @@ pub struct Relay {
 impl Relay {
     /// The relay of an answer of this shape between sides with these capabilities.
     pub fn new(shape: ReplyShape, client: Capabilities, server: Capabilities, client_statement: u32) -> Relay {
-        let metadata_end = match (client.contains(Capabilities::DEPRECATE_EOF), server.contains(Capabilities::DEPRECATE_EOF)) {
-            (false, true) => MetadataEnd::Insert,
-            (true, false) => MetadataEnd::Drop,
-            _ => MetadataEnd::Same,
-        };
+        let metadata_end =
+            match (client.contains(Capabilities::DEPRECATE_EOF), server.contains(Capabilities::DEPRECATE_EOF)) {
+                (false, true) => MetadataEnd::Insert,
+                (true, false) => MetadataEnd::Drop,
+                _ => MetadataEnd::Same,
+            };
         Relay {
             tracker: ReplyTracker::new(shape, server),
             client,
@@ -211,7 +212,13 @@ impl Relay {
         Ok((at, progress))
     }
 
-    fn frame(&mut self, kind: FrameKind, header: FrameHeader, payload: &mut [u8], out: &mut BytesMut) -> Result<Edit, RelayError> {
+    fn frame(
+        &mut self,
+        kind: FrameKind,
+        header: FrameHeader,
+        payload: &mut [u8],
+        out: &mut BytesMut,
+    ) -> Result<Edit, RelayError> {
         match kind {
             FrameKind::Ok => self.ok(header, payload, OK, out),
             FrameKind::ResultEnd => self.result_end(header, payload, out),
@@ -239,7 +246,9 @@ impl Relay {
                 Ok(Edit::Pass)
             }
             FrameKind::PrepareOk => self.prepare_ok(payload),
-            FrameKind::Continuation | FrameKind::Progress | FrameKind::LocalInfile | FrameKind::Statistics => Ok(Edit::Pass),
+            FrameKind::Continuation | FrameKind::Progress | FrameKind::LocalInfile | FrameKind::Statistics => {
+                Ok(Edit::Pass)
+            }
         }
     }
 
@@ -306,10 +315,19 @@ impl Relay {
             if self.metadata_end == MetadataEnd::Same {
                 return Ok(Edit::Pass);
             }
-            let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status: eof.status, warnings: eof.warnings, info: b"", session_state: b"" };
+            let ok = OkPacket {
+                affected_rows: 0,
+                last_insert_id: 0,
+                status: eof.status,
+                warnings: eof.warnings,
+                info: b"",
+                session_state: b"",
+            };
             let mut new = BytesMut::new();
             ok.encode(&mut new, self.client, EOF);
-            out.put_slice(&FrameHeader { payload_len: new.len(), seq: header.seq.wrapping_add(self.seq_shift) }.encode());
+            out.put_slice(
+                &FrameHeader { payload_len: new.len(), seq: header.seq.wrapping_add(self.seq_shift) }.encode(),
+            );
             out.put_slice(&new);
             return Ok(Edit::Replace);
         }
@@ -330,7 +348,8 @@ impl Relay {
 
     /// An OK packet (or the OK that ends rows) as this client negotiated it.
     fn ok_for_client(&self, header: FrameHeader, ok: &OkPacket<'_>, kind: u8, out: &mut BytesMut) -> Edit {
-        let same = self.client.contains(Capabilities::SESSION_TRACK) == self.server.contains(Capabilities::SESSION_TRACK);
+        let same =
+            self.client.contains(Capabilities::SESSION_TRACK) == self.server.contains(Capabilities::SESSION_TRACK);
         if !ok.status.contains(StatusFlags::SESSION_STATE_CHANGED) && (same || ok.info.is_empty()) {
             return Edit::Pass;
         }

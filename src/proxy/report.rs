@@ -62,7 +62,9 @@ impl Report {
 
     /// Status flags for an EOF between columns and rows.
     pub fn metadata_status(&self) -> StatusFlags {
-        self.status.unwrap_or(StatusFlags::AUTOCOMMIT).difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED)
+        self.status
+            .unwrap_or(StatusFlags::AUTOCOMMIT)
+            .difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED)
     }
 
     /// An ERR packet ends the answer.
@@ -105,7 +107,8 @@ impl Report {
                     // MySQL adds a statement's number to every OK under '*': noise, not state.
                     if name != b"statement_id" && name != b"last_gtid" {
                         self.flags.values = true;
-                        self.changes.push(Change::Variable(Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
+                        self.changes
+                            .push(Change::Variable(Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
                     }
                 }
                 SessionChange::Schema(name) => {

@@ -47,7 +47,9 @@ impl ClientSession {
         let server = &mut lease.conn.io.stream;
         let bytes = match &request.rewritten {
             Some(own) => &own[..],
-            None if request.head.complete => self.io.read_buf.get(..request.head.header.frame_len()).unwrap_or_default(),
+            None if request.head.complete => {
+                self.io.read_buf.get(..request.head.header.frame_len()).unwrap_or_default()
+            }
             None => return self.stream_request(request, timeout).await,
         };
         match wire::send(server, bytes, timeout).await {

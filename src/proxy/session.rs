@@ -98,15 +98,16 @@ impl ClientSession {
                 self.farewell(&errors::shutting_down()).await;
                 break;
             }
-            let flow = match wire::idle(&mut self.io, self.lease.as_ref().map(|l| &l.conn.io.stream), &self.handle).await {
-                Woke::Request => self.request().await,
-                Woke::ClientClosed => Flow::End,
-                Woke::ServerSpoke => {
-                    self.server_lost_while_idle();
-                    Flow::Continue
-                }
-                Woke::Signals(signals) => self.signals(signals).await,
-            };
+            let flow =
+                match wire::idle(&mut self.io, self.lease.as_ref().map(|l| &l.conn.io.stream), &self.handle).await {
+                    Woke::Request => self.request().await,
+                    Woke::ClientClosed => Flow::End,
+                    Woke::ServerSpoke => {
+                        self.server_lost_while_idle();
+                        Flow::Continue
+                    }
+                    Woke::Signals(signals) => self.signals(signals).await,
+                };
             if flow == Flow::End {
                 break;
             }
@@ -311,7 +312,8 @@ impl ClientSession {
         let status = self.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
         let mut payload = BytesMut::new();
         if self.capabilities.contains(Capabilities::DEPRECATE_EOF) {
-            let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
+            let ok =
+                OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
             ok.encode(&mut payload, self.capabilities, 0xFE);
         } else {
             crate::protocol::mysql::packet::eof::EofPacket { warnings: 0, status }.encode(&mut payload);

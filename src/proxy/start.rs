@@ -48,14 +48,21 @@ pub(super) struct LoginOver;
 
 impl ClientSession {
     /// A session of a client that has proven who it is.
-    pub(super) async fn begin(cx: Arc<Context>, handle: Arc<SessionHandle>, login: LoggedIn, host: ClientHost) -> Option<ClientSession> {
+    pub(super) async fn begin(
+        cx: Arc<Context>,
+        handle: Arc<SessionHandle>,
+        login: LoggedIn,
+        host: ClientHost,
+    ) -> Option<ClientSession> {
         let snapshot = cx.cluster.load();
         let lex = lex_flavor(snapshot.flavor, &snapshot.server_version);
         let empty = Arc::new(Baseline::default());
         let LoggedIn { io, user, account, schema, capabilities, collation, opening, dedicated, .. } = login;
         let behaviour = capabilities & BEHAVIOUR;
         let mut session = ClientSession {
-            opening: opening.clone().unwrap_or_else(|| Opening::with_password(user, crate::config::Secret::new(String::new()))),
+            opening: opening
+                .clone()
+                .unwrap_or_else(|| Opening::with_password(user, crate::config::Secret::new(String::new()))),
             cx,
             handle,
             io,
@@ -106,7 +113,9 @@ impl ClientSession {
             Ok(fresh) => fresh,
             Err(BindEnd::ClientGone) => return Err(LoginOver),
             Err(BindEnd::Refused(error)) => return self.login_error(&error).await,
-            Err(BindEnd::Lost(_)) => return self.login_error(&errors::no_node("server sessions were lost during the login")).await,
+            Err(BindEnd::Lost(_)) => {
+                return self.login_error(&errors::no_node("server sessions were lost during the login")).await;
+            }
         };
         let snapshot_is_mariadb = self.cx.cluster.load().flavor == Flavor::MariaDb;
         let charsets = match charset::collation(entered.collation, snapshot_is_mariadb) {
@@ -125,7 +134,9 @@ impl ClientSession {
             return match error {
                 BindEnd::Refused(error) => self.login_error(&error).await,
                 BindEnd::ClientGone => Err(LoginOver),
-                BindEnd::Lost(_) => self.login_error(&errors::no_node("the server session was lost during the login")).await,
+                BindEnd::Lost(_) => {
+                    self.login_error(&errors::no_node("the server session was lost during the login")).await
+                }
             };
         }
         if self.state.get("autocommit").is_some_and(|v| v.as_ref() == b"OFF") {
@@ -138,8 +149,10 @@ impl ClientSession {
 
     /// wait_timeout as a fresh login gets it, or the configured limit if that is shorter.
     pub(super) fn set_idle_limit(&self) {
-        let name = if self.capabilities.contains(Capabilities::INTERACTIVE) { "interactive_timeout" } else { "wait_timeout" };
-        let own = self.state.get(name).and_then(|v| std::str::from_utf8(v).ok()?.parse::<u64>().ok()).unwrap_or(28_800) * 1_000;
+        let name =
+            if self.capabilities.contains(Capabilities::INTERACTIVE) { "interactive_timeout" } else { "wait_timeout" };
+        let own = self.state.get(name).and_then(|v| std::str::from_utf8(v).ok()?.parse::<u64>().ok()).unwrap_or(28_800)
+            * 1_000;
         let configured = self.cx.config.session.idle_timeout_ms;
         self.handle.set_idle_timeout_ms(if configured == 0 { own } else { own.min(configured) });
     }
@@ -147,7 +160,9 @@ impl ClientSession {
     /// A server session of its own, for a login that can't be repeated.
     async fn adopt(&mut self, conn: ServerConn) -> Result<Fresh, BindEnd> {
         let snapshot = self.cx.cluster.load();
-        let Some(view) = snapshot.writer_node().or(snapshot.default_node()) else { return Err(BindEnd::Refused(errors::no_node("no node"))) };
+        let Some(view) = snapshot.writer_node().or(snapshot.default_node()) else {
+            return Err(BindEnd::Refused(errors::no_node("no node")));
+        };
         let behaviour = self.capabilities & BEHAVIOUR;
         let session = self
             .cx
@@ -242,7 +257,14 @@ impl ClientSession {
 
     /// The OK that ends a login.
     pub(super) async fn login_ok(&mut self) -> Flow {
-        let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status: self.status, warnings: 0, info: b"", session_state: b"" };
+        let ok = OkPacket {
+            affected_rows: 0,
+            last_insert_id: 0,
+            status: self.status,
+            warnings: 0,
+            info: b"",
+            session_state: b"",
+        };
         let mut payload = BytesMut::new();
         ok.encode(&mut payload, self.capabilities, 0);
         self.io.queue_packet(&payload);

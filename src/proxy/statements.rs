@@ -64,7 +64,16 @@ impl ClientSession {
             Served::Answered(report) => {
                 if let Some((server_id, params, columns)) = report.prepared {
                     let sql = self.with_connection_id(&sql, &facts).map_or(sql, Bytes::from);
-                    let statement = ClientStatement { sql, facts, params, columns, types: None, private: false, cursor: false, failed: None };
+                    let statement = ClientStatement {
+                        sql,
+                        facts,
+                        params,
+                        columns,
+                        types: None,
+                        private: false,
+                        cursor: false,
+                        failed: None,
+                    };
                     let key = self.key(id, &statement, None);
                     if let Some(lease) = &mut self.lease {
                         lease.prepared.insert(key, server_id);
@@ -171,7 +180,12 @@ impl ClientSession {
     }
 
     /// Before a request about a statement is sent: the statement is there, and the request speaks of it by the server's id.
-    pub(super) async fn adapt_statement(&mut self, request: &mut Request<'_>, id: u32, execution: Execution) -> Result<(), BindEnd> {
+    pub(super) async fn adapt_statement(
+        &mut self,
+        request: &mut Request<'_>,
+        id: u32,
+        execution: Execution,
+    ) -> Result<(), BindEnd> {
         let server_id = self.ensure_prepared(id).await?;
         let end = request.head.header.frame_len().min(self.io.read_buf.len());
         let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
@@ -279,7 +293,9 @@ impl ClientSession {
         }
         let Some(made) = answer.prepared else { return Err(BindEnd::Lost(Stage::Replay)) };
         if made.num_params != statement.params {
-            return Err(BindEnd::Refused(errors::value_lost("a prepared statement (it has other parameters on this node)")));
+            return Err(BindEnd::Refused(errors::value_lost(
+                "a prepared statement (it has other parameters on this node)",
+            )));
         }
         lease.prepared.insert(key, made.stmt_id);
         self.cx.measure.prepared_again();
@@ -332,7 +348,8 @@ impl ClientSession {
     async fn about_statement(&mut self, head: RequestHead, id: u32, shape: ReplyShape) -> Flow {
         let facts = Facts::default();
         let kind = Kind::Statement { id, execution: Execution::IdOnly };
-        let request = Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind, stateless: false };
+        let request =
+            Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind, stateless: false };
         match self.serve(request).await {
             Served::Answered(report) => {
                 let over = shape == ReplyShape::Simple
@@ -357,7 +374,15 @@ impl ClientSession {
         statement.private = true;
         let facts = Facts { effects: Effects::empty(), ..Facts::default() };
         let kind = Kind::Statement { id, execution: Execution::IdOnly };
-        let mut request = Request { head, rewritten: None, shape: ReplyShape::None, facts: &facts, client_statement: 0, kind, stateless: true };
+        let mut request = Request {
+            head,
+            rewritten: None,
+            shape: ReplyShape::None,
+            facts: &facts,
+            client_statement: 0,
+            kind,
+            stateless: true,
+        };
         let hold_until = std::time::Instant::now() + self.cx.hold_timeout;
         let ready = match self.lost.take() {
             Some(error) => Err(BindEnd::Refused(error)),

@@ -126,7 +126,12 @@ pub enum ServerRead {
 
 /// Reads from the node while watching the client. `watch` is switched off once the client has sent its next request already (it pipelines):
 /// then its end is seen when that request is read. Cancel safe.
-pub async fn read_server(server: &mut PacketIo, client: &Stream, watch: &mut bool, handle: &SessionHandle) -> ServerRead {
+pub async fn read_server(
+    server: &mut PacketIo,
+    client: &Stream,
+    watch: &mut bool,
+    handle: &SessionHandle,
+) -> ServerRead {
     scratch::ensure(&mut server.read_buf);
     if server.read_buf.capacity() == server.read_buf.len() {
         // A long answer: take it in larger pieces, up to a limit.
@@ -175,7 +180,9 @@ pub async fn send(stream: &mut Stream, bytes: &[u8], timeout: Duration) -> io::R
         .await;
         let n = match first {
             Some(done) => done?,
-            None => tokio::time::timeout(timeout, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
+            None => {
+                tokio::time::timeout(timeout, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+            }
         };
         if n == 0 {
             return Err(io::ErrorKind::WriteZero.into());
@@ -184,7 +191,9 @@ pub async fn send(stream: &mut Stream, bytes: &[u8], timeout: Duration) -> io::R
     }
     match stream {
         Stream::Plain(_) => Ok(()),
-        Stream::Tls(_) => tokio::time::timeout(timeout, stream.flush()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?,
+        Stream::Tls(_) => {
+            tokio::time::timeout(timeout, stream.flush()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        }
     }
 }
 

@@ -22,7 +22,9 @@ pub enum Route {
 /// The node for a new binding. `avoid` is a node that has just failed this session and that the monitor has not judged since.
 pub fn decide(snapshot: &ClusterSnapshot, avoid: Option<NodeId>) -> Route {
     match snapshot.writer {
-        Some(node) if Some(node) == avoid => Route::Hold { why: "the writer failed a moment ago and was not probed since" },
+        Some(node) if Some(node) == avoid => {
+            Route::Hold { why: "the writer failed a moment ago and was not probed since" }
+        }
         Some(node) => Route::Node { node, why: "the writer" },
         None => Route::Hold { why: "no node serves writes" },
     }

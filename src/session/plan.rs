@@ -170,13 +170,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn baseline(values: &[(&str, &str)]) -> Arc<Baseline> {
-        Arc::new(Baseline::new(
-            values.iter().map(|(n, v)| (Arc::from(*n), Bytes::copy_from_slice(v.as_bytes()))),
-        ))
+        Arc::new(Baseline::new(values.iter().map(|(n, v)| (Arc::from(*n), Bytes::copy_from_slice(v.as_bytes())))))
     }
 
     fn charsets() -> CharacterSets {
-        CharacterSets { client: "utf8mb4".into(), connection: "utf8mb4".into(), results: "utf8mb4".into(), collation: None }
+        CharacterSets {
+            client: "utf8mb4".into(),
+            connection: "utf8mb4".into(),
+            results: "utf8mb4".into(),
+            collation: None,
+        }
     }
 
     #[test]
