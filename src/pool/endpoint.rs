@@ -49,7 +49,6 @@ struct Waiter {
     fingerprint: u64,
     needs_no_schema: bool,
     passed_over: u32,
-    client: u32,
     slot: oneshot::Sender<Handoff>,
 }
 
@@ -140,7 +139,6 @@ impl Endpoint {
             fingerprint: want.state.fingerprint(),
             needs_no_schema: want.state.schema().is_none(),
             passed_over: 0,
-            client: want.client,
             slot,
         });
         Taken::Wait(receiver)
@@ -258,11 +256,16 @@ impl Endpoint {
     }
 }
 
+/// Whether a session of one behaviour can serve a client of another: several statements in one COM_QUERY are switched on and off at a binding.
+fn serves(session: Capabilities, client: Capabilities) -> bool {
+    (session ^ client).difference(Capabilities::MULTI_STATEMENTS).is_empty()
+}
+
 /// The free session to take: the client's own last one, else an equal state, else the fewest differences; the most recently used among equals.
 fn nearest(free: &[Box<ServerSession>], want: &Want<'_>) -> Option<usize> {
     let mut best: Option<(u32, usize)> = None;
     for (at, session) in free.iter().enumerate().rev() {
-        if session.behaviour != want.behaviour {
+        if !serves(session.behaviour, want.behaviour) {
             continue;
         }
         let Ok(distance) = plan::distance(want.state, &session.state) else { continue };
@@ -282,7 +285,7 @@ fn nearest(free: &[Box<ServerSession>], want: &Want<'_>) -> Option<usize> {
 /// often. A waiter the session can't serve at all is not chosen; if that is the first one, nobody is once it was passed over too often.
 fn choose_waiter(waiters: &mut VecDeque<Waiter>, session: &ServerSession, passed_over_max: u32) -> Option<usize> {
     let fits =
-        |w: &Waiter| w.behaviour == session.behaviour && !(w.needs_no_schema && session.state.schema().is_some());
+        |w: &Waiter| serves(session.behaviour, w.behaviour) && !(w.needs_no_schema && session.state.schema().is_some());
     let fingerprint = session.state.fingerprint();
     let first = waiters.front()?;
     if fits(first) && (first.fingerprint == fingerprint || first.passed_over >= passed_over_max) {

@@ -49,6 +49,8 @@ pub struct ServerSession {
     pub last_insert_id: Option<u64>,
     /// Prepared statements on it.
     pub prepared: ServerStatements,
+    /// Nobody has used it yet.
+    pub fresh: bool,
     /// When it was opened.
     pub opened_at: Instant,
     /// Since when it has been free.

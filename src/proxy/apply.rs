@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use crate::protocol::mysql::capability::StatusFlags;
+use crate::protocol::mysql::frame::HEADER_BYTES;
 use crate::proxy::registry::InsertId;
 use crate::proxy::report::{Change, Report};
 use crate::proxy::session::ClientSession;
 use crate::session::effects;
 use crate::session::pins::PinReason;
 use crate::session::transaction::Transaction;
-use crate::sql::{Effects, Facts, Flavor as LexFlavor, LexContext, MultiByte};
+use crate::sql::{Effects, Facts, Flavor as LexFlavor, LexContext, MultiByte, SetScope};
 
 /// Variables that belong to the character-set group.
 const CHARSET_GROUP: [&str; 4] =
@@ -35,7 +36,14 @@ impl ClientSession {
             self.status = status;
             self.transaction = Transaction::after(status);
         }
-        let mut unreported = false;
+        if report.error.is_some() && !self.status.contains(StatusFlags::AUTOCOMMIT) {
+            // An error carries no status flags: without autocommit the statement may have opened a transaction before it failed.
+            self.transaction = Transaction::Open;
+        }
+        if !facts.effects.contains(Effects::SHOW_DIAGNOSTICS) {
+            self.diagnostics_lost = false;
+        }
+        let mut unreported = std::mem::take(&mut self.sets_untracked) && report.error.is_none();
         for change in &report.changes {
             unreported |= self.apply_change(change);
         }
@@ -93,6 +101,18 @@ impl ClientSession {
                 !FOLLOWED_ELSEWHERE.contains(&name.as_str())
             }
         }
+    }
+
+    /// Whether SET names a session variable that no server is asked to report, because it must not be replayed.
+    pub(super) fn sets_untracked_variable(&self, facts: &Facts) -> bool {
+        let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
+        facts.set.iter().filter(|item| matches!(item.scope, SetScope::Session)).any(|item| {
+            let name = String::from_utf8_lossy(item.name.of(sql)).to_ascii_lowercase();
+            let name = name.trim_matches('`');
+            self.state.baseline().get(name).is_none()
+                && !CHARSET_GROUP.contains(&name)
+                && !FOLLOWED_ELSEWHERE.contains(&name)
+        })
     }
 
     /// `SET NAMES x COLLATE y`: no server reports the collation.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use crate::error::Stage;
+use crate::metrics::labels::BindKind;
 use crate::net::stream::{Silence, Stream};
 use crate::pool::AcquireError;
 use crate::pool::endpoint::Want;
@@ -15,13 +16,14 @@ use crate::pool::flight::{self, Ask};
 use crate::pool::lease::Lease;
 use crate::pool::session::BEHAVIOUR;
 use crate::protocol::ErrorReply;
+use crate::protocol::mysql::capability::Capabilities;
 use crate::proxy::errors;
 use crate::proxy::registry::{InsertId, Target};
 use crate::proxy::session::ClientSession;
 use crate::router::{self, Route};
 use crate::session::effects;
 use crate::session::plan::ReplayPlan;
-use crate::sql::{Facts, VolatileKind};
+use crate::sql::{Effects, Facts, VolatileKind};
 use crate::topology::NodeView;
 
 /// How often a session that waits for a node looks again, if no change of the cluster wakes it.
@@ -80,8 +82,34 @@ impl ClientSession {
         if self.lease.is_none() {
             let lease = self.bind(needs_insert_id, hold_until).await?;
             self.bound(lease);
+            self.count_binding();
         }
-        self.replay(needs_insert_id).await
+        let stale_diagnostics = facts.effects.contains(Effects::SHOW_DIAGNOSTICS) && !self.untouched();
+        if stale_diagnostics && self.diagnostics_lost {
+            return Err(BindEnd::Refused(errors::value_lost("the warnings of the last statement")));
+        }
+        self.replay(needs_insert_id, stale_diagnostics).await
+    }
+
+    /// How well the server session fits that was just bound.
+    fn count_binding(&mut self) {
+        let Some(lease) = &mut self.lease else { return };
+        let kind = if std::mem::take(&mut lease.fresh) {
+            BindKind::Fresh
+        } else if !lease.state.same_as(&self.state) {
+            BindKind::Replayed
+        } else if lease.last_use.is_some_and(|last| last.client == self.handle.id) {
+            BindKind::Same
+        } else {
+            BindKind::Equal
+        };
+        self.cx.measure.bound(kind);
+    }
+
+    /// Whether the bound server session ran this client's last statement and nothing of anybody since.
+    pub(super) fn untouched(&self) -> bool {
+        let last = self.lease.as_ref().and_then(|l| l.last_use);
+        last.is_some_and(|last| last.client == self.handle.id && last.statement + 1 == self.statement)
     }
 
     /// The session works on this server session from now on: KILL must find it.
@@ -187,7 +215,7 @@ impl ClientSession {
     }
 
     /// Makes the bound server session equal to what the client believes, in at most one round trip (two after a change of several kinds).
-    async fn replay(&mut self, needs_insert_id: bool) -> Result<(), BindEnd> {
+    async fn replay(&mut self, needs_insert_id: bool, clear_diagnostics: bool) -> Result<(), BindEnd> {
         let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let mut plan = match ReplayPlan::between(&self.state, &lease.state) {
@@ -196,10 +224,12 @@ impl ClientSession {
         };
         plan.last_insert_id = wanted_id.filter(|id| lease.last_insert_id != Some(*id));
         let unread = lease.unread_insert_id.filter(|other| *other != self.handle.id);
-        if plan.is_empty() && unread.is_none() {
+        let multi = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
+        let set_option = (lease.behaviour.contains(Capabilities::MULTI_STATEMENTS) != multi).then_some(multi);
+        if plan.is_empty() && unread.is_none() && set_option.is_none() && !clear_diagnostics {
             return Ok(());
         }
-        let asks = asks_of(&plan, unread.is_some());
+        let asks = asks_of(&plan, unread.is_some(), set_option, clear_diagnostics);
         let mut closes = BytesMut::new();
         lease.prepared.write_closes(&mut closes);
         lease.last_use = None;
@@ -230,6 +260,7 @@ impl ClientSession {
             return Err(BindEnd::Refused(errors::replay_refused(&name, what, &error)));
         }
         lease.state.become_like(&self.state);
+        lease.behaviour.set(Capabilities::MULTI_STATEMENTS, multi);
         if let Some(id) = plan.last_insert_id {
             lease.last_insert_id = Some(id);
         }
@@ -249,7 +280,9 @@ impl ClientSession {
     }
 }
 
-fn asks_of(plan: &ReplayPlan, read_insert_id: bool) -> Vec<Ask> {
+/// What is said before the client's statement. What others left is read before anything could change it; their diagnostics are cleared last, by the
+/// one kind of statement that does so on every server: one that reads a table, even a derived one.
+fn asks_of(plan: &ReplayPlan, read_insert_id: bool, set_option: Option<bool>, clear_diagnostics: bool) -> Vec<Ask> {
     let mut asks = Vec::with_capacity(3);
     if read_insert_id {
         asks.push(Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()")));
@@ -260,12 +293,18 @@ fn asks_of(plan: &ReplayPlan, read_insert_id: bool) -> Vec<Ask> {
     if let Some(set) = plan.set_statement() {
         asks.push(Ask::Query(Bytes::from(set)));
     }
+    if let Some(on) = set_option {
+        asks.push(Ask::SetOption(u16::from(!on)));
+    }
+    if clear_diagnostics {
+        asks.push(Ask::Query(Bytes::from_static(b"SELECT 1 FROM (SELECT 1) belay LIMIT 0")));
+    }
     asks
 }
 
 /// Whether the statement reads LAST_INSERT_ID() in any of its forms, or may do so out of sight.
 fn reads_insert_id(facts: &Facts) -> bool {
-    facts.effects.contains(crate::sql::Effects::VOLATILE_HIDDEN)
+    facts.effects.contains(Effects::VOLATILE_HIDDEN)
         || facts.volatile.iter().any(|call| {
             matches!(call.kind, VolatileKind::LastInsertId | VolatileKind::IdentityVar | VolatileKind::LastInsertIdVar)
         })

@@ -153,6 +153,7 @@ impl ClientSession {
             TransactionControl::Commit { release: Some(true), .. }
                 | TransactionControl::Rollback { release: Some(true), .. }
         );
+        self.sets_untracked = self.sets_untracked_variable(&facts);
         self.pending_collation = facts.set_names.and_then(|names| names.collate).map(|span| {
             let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
             Bytes::copy_from_slice(span.of(sql))
@@ -417,8 +418,8 @@ impl ClientSession {
         loop {
             let server = &mut lease.conn.io;
             match wire::read_server(server, &self.io.stream, &mut watch, &self.handle).await {
-                ServerRead::Bytes(_) => {}
-                ServerRead::Lost(_) => {
+                ServerRead::Bytes => {}
+                ServerRead::Lost => {
                     self.cut = relay.cut();
                     return Exchange::ServerLost { answer_begun: relay.begun() };
                 }

@@ -83,6 +83,8 @@ pub struct ClientSession {
     pub(super) lex_flavor: LexFlavor,
     /// The collation that the statement being served names in SET NAMES … COLLATE.
     pub(super) pending_collation: Option<Bytes>,
+    /// The statement being served sets a session variable that is not followed.
+    pub(super) sets_untracked: bool,
     /// Warnings of the last statement were not asked for in time, and are gone.
     pub(super) diagnostics_lost: bool,
     /// The text of the prepared statement being executed, with values in place of calls.

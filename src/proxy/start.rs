@@ -85,6 +85,7 @@ impl ClientSession {
             cut: Cut::default(),
             lex_flavor: lex,
             pending_collation: None,
+            sets_untracked: false,
             diagnostics_lost: false,
             execution_text: None,
         };

@@ -29,11 +29,7 @@ impl ClientSession {
             return Ok(None);
         }
         // On the server session that ran the last statement, with nothing of anybody in between, the server knows best.
-        let untouched = self
-            .lease
-            .as_ref()
-            .and_then(|l| l.last_use)
-            .is_some_and(|last| last.client == self.handle.id && last.statement + 1 == self.statement);
+        let untouched = self.untouched();
         if !untouched && self.diagnostics_lost {
             let counts = [VolatileKind::WarningCountVar, VolatileKind::ErrorCountVar];
             if facts.volatile.iter().any(|call| counts.contains(&call.kind)) {

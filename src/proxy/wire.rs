@@ -114,10 +114,10 @@ pub async fn gather(client: &mut PacketIo) -> Result<RequestHead, RequestError> 
 /// What a wait for the node ended with.
 #[derive(Debug)]
 pub enum ServerRead {
-    /// This many bytes came.
-    Bytes(usize),
+    /// Bytes came.
+    Bytes,
     /// The node closed, or its connection broke.
-    Lost(io::Error),
+    Lost,
     /// The client closed while its statement ran.
     ClientClosed,
     /// Signals for this session.
@@ -142,9 +142,8 @@ pub async fn read_server(
         let read = pin!(server.stream.read_buf(&mut server.read_buf)).poll(cx);
         if let Poll::Ready(read) = read {
             return Poll::Ready(match read {
-                Ok(0) => ServerRead::Lost(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => ServerRead::Bytes(n),
-                Err(e) => ServerRead::Lost(e),
+                Ok(n) if n > 0 => ServerRead::Bytes,
+                _ => ServerRead::Lost,
             });
         }
         handle.set_waker(cx.waker());
