@@ -68,6 +68,8 @@ pub struct ClusterHandle {
     snapshot: Arc<ArcSwap<ClusterSnapshot>>,
     version: watch::Receiver<u64>,
     suspects: Arc<[Notify]>,
+    /// Set when a node has answered the question for accounts for the first time, with accounts or with a refusal.
+    accounts_asked: Arc<AtomicBool>,
 }
 
 impl ClusterHandle {
@@ -89,6 +91,19 @@ impl ClusterHandle {
             notify.notify_one();
         }
     }
+
+    /// Whether clients can be served now, or why not.
+    pub fn readiness(&self) -> Result<(), String> {
+        let snapshot = self.load();
+        if snapshot.writer.is_none() {
+            return Err(format!("no writer: {}", snapshot.why_writer));
+        }
+        // Read or refused: either way logins work, by the accounts or by proving.
+        if !self.accounts_asked.load(Ordering::Acquire) {
+            return Err("the accounts were not asked for yet".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// The running monitor. Dropping it ends its tasks.
@@ -96,7 +111,6 @@ impl ClusterHandle {
 pub struct Monitor {
     cluster: ClusterHandle,
     accounts: Arc<ArcSwap<AccountTable>>,
-    accounts_asked: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
@@ -112,7 +126,8 @@ impl Monitor {
         let suspects: Arc<[Notify]> = ids.iter().map(|_| Notify::new()).collect();
         let (publisher, version) = Publisher::new(initial, Arc::clone(&metrics));
         let publisher = Arc::new(publisher);
-        let cluster = ClusterHandle { snapshot: publisher.snapshot(), version, suspects };
+        let accounts_asked = Arc::default();
+        let cluster = ClusterHandle { snapshot: publisher.snapshot(), version, suspects, accounts_asked };
         let table = Arc::new(ArcSwap::from_pointee(AccountTable::unreadable()));
         let mut tasks = JoinSet::new();
         for id in ids {
@@ -125,10 +140,9 @@ impl Monitor {
             );
             tasks.spawn(task.run(cluster.clone()));
         }
-        let accounts_asked = Arc::new(AtomicBool::new(false));
-        let destination = accounts::Destination { table: Arc::clone(&table), asked: Arc::clone(&accounts_asked) };
-        tasks.spawn(accounts::AccountReader::new(connector, settings, cluster.clone(), destination, metrics).run());
-        Monitor { cluster, accounts: table, accounts_asked, tasks }
+        let reader = accounts::AccountReader::new(connector, settings, cluster.clone(), Arc::clone(&table), metrics);
+        tasks.spawn(reader.run());
+        Monitor { cluster, accounts: table, tasks }
     }
 
     /// The cluster, for sessions and pools.
@@ -139,22 +153,6 @@ impl Monitor {
     /// The accounts of the servers; unreadable until they were read, and when the monitor account may not read them.
     pub fn accounts(&self) -> Arc<ArcSwap<AccountTable>> {
         Arc::clone(&self.accounts)
-    }
-
-    /// A check for `/readyz`: whether clients can be served now, or why not. It may be called at any time, from any thread.
-    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
-        let (cluster, asked) = (self.cluster(), Arc::clone(&self.accounts_asked));
-        move || {
-            let snapshot = cluster.load();
-            if snapshot.writer.is_none() {
-                return Err(format!("no writer: {}", snapshot.why_writer));
-            }
-            // Read or refused: either way logins work, by the accounts or by proving.
-            if !asked.load(Ordering::Acquire) {
-                return Err("the accounts were not asked for yet".to_owned());
-            }
-            Ok(())
-        }
     }
 
     /// Waits until every node was probed once (at most `probe_timeout` each, all at once), or `limit` has passed.
