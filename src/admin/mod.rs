@@ -6,12 +6,9 @@
 pub mod sessions;
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -22,14 +19,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::admin::sessions::SessionDirectory;
-use crate::auth::accounts::AccountTable;
-use crate::config::{AdminConfig, Secret};
+use crate::config::Secret;
 use crate::metrics::Metrics;
-use crate::monitor::ClusterHandle;
 
 /// A request line and headers longer than this are refused.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
@@ -44,78 +38,18 @@ const SESSIONS_MAX: usize = 100_000;
 /// After accept() failed (out of file descriptors, mostly) it is tried again after this time.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Between two housekeepings of the metrics.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
-
 /// What the server shows.
 pub struct AdminContext {
     /// For `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// For `/readyz`: that clients can be served and by what, or why not.
-    pub readiness: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
+    /// For `/readyz`: whether clients can be served, or why not.
+    pub readiness: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// For `/sessions`.
     pub sessions: Arc<dyn SessionDirectory>,
     /// What `/sessions` asks for; without one it is off.
     pub token: Option<Secret>,
     /// Simultaneous connections; further ones are closed at once.
     pub connections_max: usize,
-}
-
-/// The running server. Dropping it ends it.
-#[derive(Debug)]
-pub struct AdminServer {
-    address: SocketAddr,
-    task: JoinSet<()>,
-}
-
-impl AdminServer {
-    /// Where it listens; tells the port where the configuration says 0.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Stops accepting. Answers that are on their way may end by themselves.
-    pub async fn stop(mut self) {
-        self.task.shutdown().await;
-    }
-}
-
-/// Listens where the configuration says and serves, with the metrics' housekeeping each second. The error is the listener's.
-pub async fn start(
-    config: &AdminConfig,
-    metrics: Arc<Metrics>,
-    cluster: Arc<ClusterHandle>,
-    accounts: Arc<ArcSwap<AccountTable>>,
-    sessions: Arc<dyn SessionDirectory>,
-) -> io::Result<AdminServer> {
-    let listener = TcpListener::bind(config.address.as_str()).await?;
-    let address = listener.local_addr()?;
-    let readiness = move || {
-        cluster.readiness()?;
-        let snapshot = cluster.load();
-        let writer = snapshot.writer_node().map_or("none", |n| &*n.name).to_owned();
-        let table = accounts.load();
-        Ok(match table.is_readable() {
-            true => format!("writer {writer}, {} accounts", table.len()),
-            false => format!("writer {writer}, accounts not readable: logins are proven against a node"),
-        })
-    };
-    let context = Arc::new(AdminContext {
-        metrics: Arc::clone(&metrics),
-        readiness: Box::new(readiness),
-        sessions,
-        token: config.token.clone(),
-        connections_max: config.connections_max,
-    });
-    let mut task = JoinSet::new();
-    task.spawn(serve(listener, context));
-    task.spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP_INTERVAL).await;
-            metrics.run_upkeep();
-        }
-    });
-    Ok(AdminServer { address, task })
 }
 
 /// Serves until the future is dropped.
@@ -172,7 +106,7 @@ fn respond(method: &Method, uri: &hyper::Uri, authorization: Option<&HeaderValue
         "/metrics" => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", context.metrics.render()),
         "/healthz" => plain(StatusCode::OK, "ok\n"),
         "/readyz" => match (context.readiness)() {
-            Ok(how) => plain(StatusCode::OK, format!("ready: {how}\n")),
+            Ok(()) => plain(StatusCode::OK, "ready\n"),
             Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
         },
         "/" => plain(StatusCode::OK, "belay: /metrics /healthz /readyz /sessions /sessions/{id}\n"),
