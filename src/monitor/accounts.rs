@@ -1,7 +1,7 @@
 //! Reads the accounts of the servers, so that clients log in with them and a changed password stops working soon.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
@@ -16,20 +16,12 @@ use crate::monitor::{ClusterHandle, MonitorSettings};
 use crate::protocol::mysql::flavor::Flavor;
 use crate::topology::NodeId;
 
-/// Where the accounts go.
-pub struct Destination {
-    /// The present table.
-    pub table: Arc<ArcSwap<AccountTable>>,
-    /// Set when a node has answered for the first time, with accounts or with a refusal.
-    pub asked: Arc<AtomicBool>,
-}
-
 /// Keeps the table of accounts up to date.
 pub struct AccountReader<C: Connector> {
     connector: Arc<C>,
     settings: MonitorSettings,
     cluster: ClusterHandle,
-    to: Destination,
+    table: Arc<ArcSwap<AccountTable>>,
     metrics: Arc<Metrics>,
     link: Option<(NodeId, C::Link)>,
     /// Of the rows that the present table was made from.
@@ -49,15 +41,15 @@ enum Reading {
 }
 
 impl<C: Connector> AccountReader<C> {
-    /// A reader that fills `to`.
+    /// A reader that fills `table`.
     pub fn new(
         connector: Arc<C>,
         settings: MonitorSettings,
         cluster: ClusterHandle,
-        to: Destination,
+        table: Arc<ArcSwap<AccountTable>>,
         metrics: Arc<Metrics>,
     ) -> AccountReader<C> {
-        AccountReader { connector, settings, cluster, to, metrics, link: None, digest: None, complaint: None }
+        AccountReader { connector, settings, cluster, table, metrics, link: None, digest: None, complaint: None }
     }
 
     /// Reads until the task is ended from outside; the first time as soon as there is a node to ask.
@@ -75,7 +67,7 @@ impl<C: Connector> AccountReader<C> {
             let asked = !matches!(reading, Reading::NobodyToAsk);
             self.publish(reading);
             if asked {
-                self.to.asked.store(true, Ordering::Release);
+                self.cluster.accounts_asked.store(true, Ordering::Release);
                 sleep(self.settings.accounts_interval).await;
             } else {
                 tokio::select! {
@@ -150,10 +142,10 @@ impl<C: Connector> AccountReader<C> {
                 let table = AccountTable::new(accounts);
                 self.metrics.accounts.set(table.len() as f64);
                 self.metrics.accounts_readable.set(1.0);
-                if self.complaint.take().is_some() || !self.to.table.load().is_readable() {
+                if self.complaint.take().is_some() || !self.table.load().is_readable() {
                     info!(accounts = table.len(), "accounts are read from the servers");
                 }
-                self.to.table.store(Arc::new(table));
+                self.table.store(Arc::new(table));
             }
             Err(e) => self.unreadable(e.to_string()),
         }
@@ -162,7 +154,7 @@ impl<C: Connector> AccountReader<C> {
     fn unreadable(&mut self, why: String) {
         self.metrics.accounts.set(0.0);
         self.metrics.accounts_readable.set(0.0);
-        self.to.table.store(Arc::new(AccountTable::unreadable()));
+        self.table.store(Arc::new(AccountTable::unreadable()));
         if self.complaint.as_ref() != Some(&why) {
             warn!(
                 why,

@@ -69,6 +69,8 @@ pub struct ClusterHandle {
     snapshot: Arc<ArcSwap<ClusterSnapshot>>,
     version: watch::Receiver<u64>,
     suspects: Arc<[Notify]>,
+    /// Set when a node has answered the question for accounts for the first time, with accounts or with a refusal.
+    accounts_asked: Arc<AtomicBool>,
 }
 
 impl ClusterHandle {
@@ -90,6 +92,19 @@ impl ClusterHandle {
             notify.notify_one();
         }
     }
+
+    /// Whether clients can be served now, or why not.
+    pub fn readiness(&self) -> Result<(), String> {
+        let snapshot = self.load();
+        if snapshot.writer.is_none() {
+            return Err(format!("no writer: {}", snapshot.why_writer));
+        }
+        // Read or refused: either way logins work, by the accounts or by proving.
+        if !self.accounts_asked.load(Ordering::Acquire) {
+            return Err("the accounts were not asked for yet".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// The running monitor. Dropping it ends its tasks.
@@ -97,7 +112,6 @@ impl ClusterHandle {
 pub struct Monitor {
     cluster: ClusterHandle,
     accounts: Arc<ArcSwap<AccountTable>>,
-    accounts_asked: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
@@ -113,7 +127,8 @@ impl Monitor {
         let suspects: Arc<[Notify]> = ids.iter().map(|_| Notify::new()).collect();
         let (publisher, version) = Publisher::new(initial, Arc::clone(&metrics));
         let publisher = Arc::new(publisher);
-        let cluster = ClusterHandle { snapshot: publisher.snapshot(), version, suspects };
+        let accounts_asked = Arc::default();
+        let cluster = ClusterHandle { snapshot: publisher.snapshot(), version, suspects, accounts_asked };
         let table = Arc::new(ArcSwap::from_pointee(AccountTable::unreadable()));
         let mut tasks = JoinSet::new();
         for id in ids {
@@ -126,10 +141,9 @@ impl Monitor {
             );
             tasks.spawn(task.run(cluster.clone()));
         }
-        let accounts_asked = Arc::new(AtomicBool::new(false));
-        let destination = accounts::Destination { table: Arc::clone(&table), asked: Arc::clone(&accounts_asked) };
-        tasks.spawn(accounts::AccountReader::new(connector, settings, cluster.clone(), destination, metrics).run());
-        Monitor { cluster, accounts: table, accounts_asked, tasks }
+        let reader = accounts::AccountReader::new(connector, settings, cluster.clone(), Arc::clone(&table), metrics);
+        tasks.spawn(reader.run());
+        Monitor { cluster, accounts: table, tasks }
     }
 
     /// The cluster, for sessions and pools.
@@ -142,22 +156,6 @@ impl Monitor {
         Arc::clone(&self.accounts)
     }
 
-    /// A check for `/readyz`: whether clients can be served now, or why not. It may be called at any time, from any thread.
-    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
-        let (cluster, asked) = (self.cluster(), Arc::clone(&self.accounts_asked));
-        move || {
-            let snapshot = cluster.load();
-            if snapshot.writer.is_none() {
-                return Err(format!("no writer: {}", snapshot.why_writer));
-            }
-            // Read or refused: either way logins work, by the accounts or by proving.
-            if !asked.load(Ordering::Acquire) {
-                return Err("the accounts were not asked for yet".to_owned());
-            }
-            Ok(())
-        }
-    }
-
     /// Waits until every node was probed once (at most `probe_timeout` each, all at once), or `limit` has passed.
     /// Returns whether the cluster is known.
     pub async fn first_snapshot(&self, limit: Duration) -> bool {
@@ -168,5 +166,242 @@ impl Monitor {
     /// Ends the tasks and waits for them.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::link::{ConnectError, Link, LinkAnswer, LinkBroken};
+    use crate::protocol::ErrorReply;
+    use crate::topology::NodeState;
+    use crate::topology::facts::STATUS_SQL;
+    use crate::topology::facts::captured::SYNCED;
+    use bytes::Bytes;
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU32;
+
+    /// How a scripted node behaves now.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mode {
+        Up,
+        Refusing,
+        Silent,
+    }
+
+    struct Script {
+        modes: Mutex<Vec<Mode>>,
+        /// Connections made before this count are broken.
+        broken_before: Mutex<Vec<u32>>,
+        connects: Vec<AtomicU32>,
+        uptimes: Mutex<Vec<u64>>,
+        priv_readable: AtomicBool,
+        password: Mutex<&'static str>,
+        time_zone: Mutex<&'static str>,
+    }
+
+    struct ScriptLink {
+        script: Arc<Script>,
+        node: NodeId,
+        number: u32,
+    }
+
+    struct ScriptConnector(Arc<Script>);
+
+    fn rows(pairs: &[(&str, &str)]) -> LinkAnswer {
+        let value = |s: &str| Some(Bytes::copy_from_slice(s.as_bytes()));
+        LinkAnswer::Rows(pairs.iter().map(|(a, b)| vec![value(a), value(b)]).collect())
+    }
+
+    impl Link for ScriptLink {
+        async fn ask(&mut self, statements: &[&str]) -> Result<Vec<LinkAnswer>, LinkBroken> {
+            let s = &self.script;
+            if self.number < s.broken_before.lock().unwrap()[self.node.index()] {
+                return Err(LinkBroken("reset".into()));
+            }
+            let mode = s.modes.lock().unwrap()[self.node.index()];
+            match mode {
+                Mode::Up => {}
+                Mode::Refusing => return Err(LinkBroken("reset".into())),
+                Mode::Silent => std::future::pending::<()>().await,
+            }
+            let uptime = s.uptimes.lock().unwrap()[self.node.index()];
+            let answer = |sql: &&str| match *sql {
+                STATUS_SQL => {
+                    let line = SYNCED.replace("Uptime=637", &format!("Uptime={uptime}"));
+                    rows(&line.split(';').filter_map(|p| p.split_once('=')).collect::<Vec<_>>())
+                }
+                sql if sql.contains("SYSTEM_VARIABLES") => {
+                    LinkAnswer::Rows(vec![vec![Some(Bytes::from_static(b"TIME_ZONE"))]])
+                }
+                "SHOW GLOBAL VARIABLES" => rows(&[("time_zone", *s.time_zone.lock().unwrap())]),
+                sql if sql.contains("global_priv") && s.priv_readable.load(Ordering::Relaxed) => {
+                    let stored = format!(
+                        "{{\"access\":0,\"plugin\":\"mysql_native_password\",\"authentication_string\":\"{}\"}}",
+                        s.password.lock().unwrap()
+                    );
+                    let value = |s: &str| Some(Bytes::copy_from_slice(s.as_bytes()));
+                    LinkAnswer::Rows(vec![vec![value("app"), value("%"), value(&stored)]])
+                }
+                sql if sql.contains("global_priv") => LinkAnswer::Error(ErrorReply::new(1142, b"42000", "denied")),
+                _ => LinkAnswer::Rows(Vec::new()),
+            };
+            Ok(statements.iter().map(answer).collect())
+        }
+    }
+
+    impl Connector for ScriptConnector {
+        type Link = ScriptLink;
+        async fn connect(&self, node: NodeId) -> Result<ScriptLink, ConnectError> {
+            let mode = self.0.modes.lock().unwrap()[node.index()];
+            match mode {
+                Mode::Up => {}
+                Mode::Refusing => return Err(ConnectError::Unreachable("refused".into())),
+                Mode::Silent => std::future::pending().await,
+            }
+            let number = self.0.connects[node.index()].fetch_add(1, Ordering::Relaxed);
+            Ok(ScriptLink { script: Arc::clone(&self.0), node, number })
+        }
+    }
+
+    fn start(n: usize) -> (Arc<Script>, Monitor, Arc<Metrics>) {
+        let script = Arc::new(Script {
+            modes: Mutex::new(vec![Mode::Up; n]),
+            broken_before: Mutex::new(vec![0; n]),
+            connects: (0..n).map(|_| AtomicU32::new(0)).collect(),
+            uptimes: Mutex::new(vec![1_000; n]),
+            priv_readable: AtomicBool::new(true),
+            password: Mutex::new("*2470C0C06DEE42FD1618BB99005ADCA2EC9D1E19"),
+            time_zone: Mutex::new("SYSTEM"),
+        });
+        let names = ["a", "b", "c"];
+        let initial = ClusterSnapshot::initial(names.iter().take(n).map(|x| (*x, "h:1")), "8.0.40-belay");
+        let settings = MonitorSettings {
+            interval: Duration::from_millis(500),
+            probe_timeout: Duration::from_millis(1_500),
+            globals_interval: Duration::from_secs(2),
+            suspect_interval_min: Duration::from_millis(20),
+            accounts_interval: Duration::from_secs(2),
+            accounts_max: 10,
+            health: HealthLimits::default(),
+        };
+        let metrics = Metrics::new(names.iter().take(n).copied(), &[], "0");
+        let connector = Arc::new(ScriptConnector(Arc::clone(&script)));
+        let monitor = Monitor::start(initial, connector, settings, Arc::clone(&metrics));
+        (script, monitor, metrics)
+    }
+
+    async fn after_ms(ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_writer_waits_for_silent_nodes() {
+        let (script, monitor, _) = start(3);
+        *script.modes.lock().unwrap() = vec![Mode::Silent, Mode::Up, Mode::Up];
+        let cluster = monitor.cluster();
+        after_ms(1_000).await;
+        assert_eq!(cluster.load().version, 0, "nobody is chosen before every node was asked");
+        assert!(monitor.first_snapshot(Duration::from_secs(1)).await);
+        let s = cluster.load();
+        assert_eq!(s.writer, Some(NodeId(1)));
+        assert_eq!(s.nodes[0].state, NodeState::down("silent for 1500 ms"));
+        assert_eq!(s.nodes[1].tracked_variables.joined(), "time_zone");
+        monitor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_is_down_within_an_interval_and_suspicion_is_quicker() {
+        let (script, monitor, metrics) = start(3);
+        let cluster = monitor.cluster();
+        assert!(monitor.first_snapshot(Duration::from_secs(5)).await);
+        assert_eq!(cluster.load().writer, Some(NodeId(0)));
+        after_ms(100).await;
+        script.modes.lock().unwrap()[0] = Mode::Refusing;
+        cluster.suspect(NodeId(0));
+        after_ms(1).await;
+        let s = cluster.load();
+        assert_eq!((s.writer, s.nodes[0].state.label()), (Some(NodeId(1)), "down"));
+        // It comes back restarted: it does not take the role back, and its start is new.
+        let before = s.nodes[0].started_at_s;
+        script.uptimes.lock().unwrap()[0] = 1;
+        script.modes.lock().unwrap()[0] = Mode::Up;
+        after_ms(600).await;
+        let s = cluster.load();
+        assert_eq!((s.writer, &s.nodes[0].state), (Some(NodeId(1)), &NodeState::Serving));
+        assert!(s.nodes[0].started_at_s > before + 900);
+        assert!(metrics.render().contains("belay_writer_changes_total 2"));
+        monitor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_killed_probe_connection_is_no_failure() {
+        let (script, monitor, metrics) = start(1);
+        let cluster = monitor.cluster();
+        assert!(monitor.first_snapshot(Duration::from_secs(5)).await);
+        let version = cluster.load().version;
+        script.broken_before.lock().unwrap()[0] = 100;
+        script.connects[0].store(100, Ordering::Relaxed);
+        after_ms(1_200).await;
+        assert_eq!(cluster.load().version, version, "dialled again within the same probe");
+        assert!(metrics.render().contains("belay_probes_total{node=\"a\",result=\"unreachable\"} 0"));
+        monitor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_writer_is_replaced_after_the_limit() {
+        let (script, monitor, _) = start(2);
+        let cluster = monitor.cluster();
+        assert!(monitor.first_snapshot(Duration::from_secs(5)).await);
+        let mut versions = cluster.subscribe();
+        versions.mark_unchanged();
+        script.modes.lock().unwrap()[0] = Mode::Silent;
+        let began = tokio::time::Instant::now();
+        versions.changed().await.unwrap();
+        assert!(began.elapsed() <= Duration::from_millis(2_001), "{:?}", began.elapsed());
+        assert_eq!(cluster.load().writer, Some(NodeId(1)));
+        monitor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn set_global_changes_the_fingerprint() {
+        let (script, monitor, _) = start(1);
+        let cluster = monitor.cluster();
+        assert!(monitor.first_snapshot(Duration::from_secs(5)).await);
+        let before = cluster.load();
+        assert_ne!(before.nodes[0].globals_fingerprint, 0);
+        after_ms(5_000).await;
+        assert_eq!(cluster.load().version, before.version, "nothing changed, nothing published");
+        *script.time_zone.lock().unwrap() = "+01:00";
+        after_ms(3_000).await;
+        assert_ne!(cluster.load().nodes[0].globals_fingerprint, before.nodes[0].globals_fingerprint);
+        monitor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn accounts_follow_the_servers() {
+        let (script, monitor, metrics) = start(2);
+        let accounts = monitor.accounts();
+        assert!(monitor.cluster().readiness().is_err());
+        after_ms(2_500).await;
+        let first = accounts.load_full();
+        assert!(first.is_readable() && first.len() == 1);
+        assert_eq!(monitor.cluster().readiness(), Ok(()));
+        after_ms(4_000).await;
+        assert!(Arc::ptr_eq(&first, &accounts.load_full()), "unchanged rows make no new table");
+        *script.password.lock().unwrap() = "*94BDCEBE19083CE2A1F959FD02F964C7AF4CFC29";
+        after_ms(2_500).await;
+        let id = crate::auth::accounts::AccountKey::new("app", "%");
+        let (old, new) = (first.get(&id).unwrap().fingerprint, accounts.load().get(&id).unwrap().fingerprint);
+        assert!(old != new, "a changed password is noticed");
+        script.priv_readable.store(false, Ordering::Relaxed);
+        after_ms(2_500).await;
+        assert!(!accounts.load().is_readable());
+        assert!(metrics.render().contains("belay_accounts_readable 0"));
+        assert_eq!(monitor.cluster().readiness(), Ok(()), "logins are proven then");
+        *script.modes.lock().unwrap() = vec![Mode::Refusing; 2];
+        after_ms(1_000).await;
+        assert!(monitor.cluster().readiness().is_err());
+        monitor.stop().await;
     }
 }
