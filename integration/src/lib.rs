@@ -6,11 +6,13 @@
 
 pub mod belay;
 pub mod clients;
+pub mod oracle;
 pub mod paths;
 pub mod ports;
 pub mod process;
 pub mod scrape;
 pub mod servers;
+pub mod shared;
 pub mod tls;
 pub mod wire;
 

@@ -1,16 +1,16 @@
 //! One MariaDB server, and what every kind of MariaDB node has in common.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use super::{Kind, bootstrap_sql, copy_dir, program, template, template_name, wait_until_up};
 use crate::Result;
+use crate::clients::feed;
 use crate::paths::{Scratch, server_user};
 use crate::ports::free_port;
-use crate::process::{Process, run};
+use crate::process::{Process, run, wait_for};
 use crate::tls::Tls;
 use crate::wire::Wire;
 
@@ -45,7 +45,11 @@ impl Instance {
         fs::create_dir_all(&dir)?;
         crate::paths::give_to_server_user(&dir)?;
         copy_dir(data, &dir.join("data"))?;
-        Ok(Instance { name: name.to_owned(), dir, port: free_port(), options: Vec::new(), process: None })
+        Ok(Instance::new(name, dir))
+    }
+
+    fn new(name: &str, dir: PathBuf) -> Instance {
+        Instance { name: name.to_owned(), dir, port: free_port(), options: Vec::new(), process: None }
     }
 
     /// Adds options, for every later start.
@@ -75,7 +79,7 @@ impl Instance {
     pub fn command(&self) -> Result<Command> {
         let mut command = Command::new(program(&["mariadbd", "mysqld"])?);
         command.arg("--no-defaults").args(COMMON).arg(format!("--port={}", self.port));
-        for (option, file) in [("datadir", "data"), ("socket", "sock"), ("pid-file", "pid"), ("tmpdir", "")] {
+        for (option, file) in [("datadir", "data"), ("socket", "sock"), ("pid-file", "pid"), ("tmpdir", "data")] {
             command.arg(format!("--{option}={}", self.dir.join(file).display()));
         }
         command.args(&self.options);
@@ -176,30 +180,22 @@ pub fn data_template() -> Result<PathBuf> {
             std::os::unix::process::CommandExt::gid(&mut install, gid);
         }
         run(&mut install)?;
-        let mut options = Command::new(program(&["mariadbd", "mysqld"])?);
-        options.arg("--no-defaults").args(COMMON).arg("--bootstrap").arg(format!("--datadir={}", data.display()));
-        bootstrap(options, &sql)
+        let mut instance = Instance::new("template", dir.to_path_buf());
+        instance.launch(&[])?;
+        let socket = format!("--socket={}", instance.socket().display());
+        let client = || {
+            let mut client = Command::new(program(&["mariadb", "mysql"])?);
+            client.args(["--no-defaults", "-uroot", "--abort-source-on-error", &socket]);
+            Ok::<_, crate::Error>(client)
+        };
+        wait_for("the template's server", Duration::from_secs(60), || {
+            run(client().ok()?.args(["-e", "SELECT 1"])).ok().map(|_| ())
+        })
+        .or_else(|e| Err(instance.process()?.failure(&e.to_string())))?;
+        let (ok, out) = feed(&mut client()?, &sql)?;
+        instance.stop()?;
+        if ok { Ok(()) } else { Err(format!("the accounts could not be made: {out}").into()) }
     })
-}
-
-/// Feeds statements to a server in bootstrap mode, where there are no accounts yet to log in with.
-fn bootstrap(mut command: Command, sql: &str) -> Result<()> {
-    if let Some((uid, gid)) = server_user() {
-        std::os::unix::process::CommandExt::uid(&mut command, uid);
-        std::os::unix::process::CommandExt::gid(&mut command, gid);
-    }
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // Bootstrap mode runs with --skip-grant-tables; account statements need them loaded.
-        stdin.write_all(b"FLUSH PRIVILEGES;\n")?;
-        stdin.write_all(sql.as_bytes())?;
-    }
-    let out = child.wait_with_output()?;
-    let errors = String::from_utf8_lossy(&out.stderr).into_owned();
-    if out.status.success() && !errors.contains("ERROR") {
-        return Ok(());
-    }
-    Err(format!("bootstrap of MariaDB failed ({}):\n{errors}", out.status).into())
 }
 
 /// One MariaDB server in a scratch directory.

@@ -46,7 +46,7 @@ pub fn command(program: &str) -> Result<Command> {
 fn server_command(data: &Path) -> Result<Command> {
     let root = root()?;
     let mut command = command("sbin/mysqld")?;
-    command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+    command.args(["--no-defaults", "--secure-file-priv="]).arg(format!("--datadir={}", data.display()));
     for (option, path) in [
         ("basedir", "usr"),
         ("lc-messages-dir", "usr/share/mysql"),
