@@ -86,6 +86,9 @@ impl Options {
 
     /// Starts it in a directory of the caller's.
     pub fn start_in(self, dir: &Path) -> Result<Belay> {
+        if direct() {
+            return Ok(Belay::absent(self.nodes.first().ok_or("no node")?));
+        }
         let listen = format!("127.0.0.1:{}", self.listen_port.unwrap_or_else(free_port));
         let admin = format!("127.0.0.1:{}", self.admin_port.unwrap_or_else(free_port));
         let config = dir.join("belay.toml");
@@ -143,6 +146,19 @@ impl Belay {
     /// A belay in front of these nodes with the configuration that `belay init` writes.
     pub fn start<S: Into<String>>(nodes: impl IntoIterator<Item = S>) -> Result<Belay> {
         Options::new(nodes).start()
+    }
+
+    /// No belay at all: the first node's own address.
+    fn absent(node: &str) -> Belay {
+        Belay {
+            listen: node.to_owned(),
+            admin: String::new(),
+            config: PathBuf::new(),
+            log: PathBuf::new(),
+            environment: Vec::new(),
+            process: None,
+            _scratch: None,
+        }
     }
 
     /// Starts the process (again); does not wait.
@@ -222,6 +238,9 @@ impl Belay {
     /// Fails if it is gone or its log speaks of a panic.
     pub fn assert_healthy(&mut self) -> Result<()> {
         let log = self.log();
+        if direct() {
+            return Ok(());
+        }
         let process = self.process()?;
         if !process.is_running() || log.contains("panicked at") {
             return Err(process.failure("belay is not healthy"));
@@ -233,6 +252,11 @@ impl Belay {
     pub fn rss_bytes(&self) -> u64 {
         rss_bytes(self.pid())
     }
+}
+
+/// Whether the scenarios run without belay (`BELAY_DIRECT=1`): one that fails then expects what no server does.
+pub fn direct() -> bool {
+    std::env::var_os("BELAY_DIRECT").is_some()
 }
 
 /// Resident memory of a process in bytes; 0 if it is gone.
