@@ -6,7 +6,7 @@ use belay_integration::belay::{Belay, Options};
 use belay_integration::clients::{mariadb, run_python};
 use belay_integration::paths::Scratch;
 use belay_integration::process::wait_for;
-use belay_integration::servers::{APP, APP2, MariaDb};
+use belay_integration::servers::{ADMIN, APP, APP2, MariaDb};
 use belay_integration::tls::Tls;
 use belay_integration::wire::{Login, Wire, WireError};
 use belay_integration::{Result, shared};
@@ -28,7 +28,8 @@ fn refusals_read_as_the_servers_own() -> Result<()> {
         (Login::new(APP, ""), 1045),
         (Login::new("nobody_here", "x"), 1045),
         (Login::new("", ""), 1045),
-        (Login::new(APP, APP).schema("no_such_schema"), 1049),
+        (Login::new(APP, APP).schema("no_such_schema"), 1044),
+        (Login::new(ADMIN, ADMIN).schema("no_such_schema"), 1049),
         (Login::new(APP2, APP2).schema("shop"), 1044),
     ] {
         let direct = refusal(&server.address(), &login)?;
