@@ -53,7 +53,7 @@ fn random_bytes_instead_of_a_login() -> Result<()> {
     let mut threads = Vec::new();
     for _ in 0..40 {
         let address = belay.address().to_owned();
-        let bodies: Vec<Vec<u8>> = (0..20)
+        let bodies: Vec<Vec<u8>> = (0..8)
             .map(|_| {
                 let n = random.next() as usize % 300;
                 random.bytes(n)

@@ -96,10 +96,10 @@ fn more_than_the_server_takes_is_the_servers_error() -> Result<()> {
 fn a_result_that_nobody_reads_costs_no_memory() -> Result<()> {
     let server = shared::mariadb()?;
     let mut belay = Options::new([server.address()]).server_connections_max(8).start()?;
-    let mut quick = Wire::login(belay.address(), &Login::new(APP, APP))?;
+    let mut quick = Wire::login(belay.address(), &Login::new(APP, APP).schema("test"))?;
     let mut lazy = Vec::new();
     for _ in 0..4 {
-        let mut wire = Wire::login(belay.address(), &Login::new(APP, APP))?;
+        let mut wire = Wire::login(belay.address(), &Login::new(APP, APP).schema("test"))?;
         wire.query("SELECT 1")?;
         lazy.push(wire);
     }
@@ -116,7 +116,7 @@ fn a_result_that_nobody_reads_costs_no_memory() -> Result<()> {
         assert_eq!(wire.read_replies(false)?.remove(0).rows().rows.len(), 1000);
     }
     // One that vanishes in the middle of its result leaves nothing behind.
-    let mut gone = Wire::login(belay.address(), &Login::new(APP, APP))?;
+    let mut gone = Wire::login(belay.address(), &Login::new(APP, APP).schema("test"))?;
     gone.send_command(3, b"SELECT REPEAT('x', 100000) FROM seq_1_to_1000")?;
     gone.read_packet()?;
     drop(gone);

@@ -159,7 +159,8 @@ fn clients_that_vanish_leave_nothing_behind() -> Result<()> {
         let mut wire = Wire::login(belay.address(), &Login::new(APP, APP).schema("test"))?;
         wire.query("BEGIN")?;
         wire.query(&format!("INSERT INTO gone VALUES ({i})"))?;
-        if i % 3 == 0 {
+        // MariaDB itself lets the statement of a vanished client run on; belay ends it.
+        if i % 3 == 0 && !direct() {
             wire.send_command(3, b"SELECT SLEEP(60)")?;
         }
         match wire.socket() {
@@ -185,9 +186,9 @@ fn transactions_stay_on_one_server_session() -> Result<()> {
     let server = shared::mariadb()?;
     let mut belay = Options::new([server.address()]).server_connections_max(3).start()?;
     let wrong = Arc::new(AtomicU32::new(0));
-    server.admin()?.query_all(
-        "CREATE OR REPLACE TABLE test.acc (id INT PRIMARY KEY, v INT); INSERT INTO test.acc VALUES (1, 0)",
-    )?;
+    let mut setup = server.admin()?;
+    setup.query("CREATE OR REPLACE TABLE test.acc (id INT PRIMARY KEY, v INT)")?;
+    setup.query("INSERT INTO test.acc VALUES (1, 0)")?;
     let mut threads = Vec::new();
     for _ in 0..12 {
         let (address, wrong) = (belay.address().to_owned(), Arc::clone(&wrong));
