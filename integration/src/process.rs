@@ -181,7 +181,7 @@ while read -r verb value; do
     removed) dirs=$(printf '%s' "$dirs" | grep -Fxv -- "$value"; echo .); dirs=${dirs%.};;
   esac
 done
-for g in $groups; do kill -KILL -- "-$g" 2>/dev/null; done
+for g in $groups; do kill -s KILL -- "-$g" 2>/dev/null; done
 [ -n "$dirs" ] && sleep 0.3
 printf '%s' "$dirs" | while read -r d; do case "$d" in */belay-it-*) rm -rf -- "$d";; esac; done
 "#;
