@@ -113,3 +113,39 @@ fn servers_offer_tls_with_the_authority_of_a_test() -> Result<()> {
     assert!(out.contains("TLS_") || out.contains("ECDHE"), "{out}");
     Ok(())
 }
+
+#[test]
+fn a_killed_test_leaves_no_process_and_no_directory() -> Result<()> {
+    use belay_integration::paths::Scratch;
+    use belay_integration::process::{Process, wait_for};
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    const ME: &str = "a_killed_test_leaves_no_process_and_no_directory";
+    if std::env::var_os("BELAY_WATCHED").is_some() {
+        let scratch = Scratch::new("watched")?;
+        let mut sleep = Command::new("sleep");
+        sleep.arg("600");
+        let process = Process::start("sleep", sleep, &scratch.path().join("log"), false)?;
+        println!("\nwatched {} {}", process.pid(), scratch.path().display());
+        std::thread::sleep(Duration::from_secs(600));
+        return Ok(());
+    }
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["--exact", ME, "--nocapture"])
+        .env("BELAY_WATCHED", "1")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let out = BufReader::new(child.stdout.take().ok_or("no output")?);
+    let line = out.lines().map_while(std::result::Result::ok).find(|l| l.starts_with("watched "));
+    let line = line.ok_or("the child said nothing")?;
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, pid, dir] = words.as_slice() else { return Err("malformed".into()) };
+    child.kill()?;
+    child.wait()?;
+    wait_for("the watchman", Duration::from_secs(5), || {
+        let gone = !std::path::Path::new(&format!("/proc/{pid}")).exists() && !std::path::Path::new(dir).exists();
+        gone.then_some(())
+    })
+}
