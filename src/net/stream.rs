@@ -98,6 +98,14 @@ impl Stream {
         self.plain().poll_silence(cx)
     }
 
+    /// Ready when a read is worth trying. Under TLS always: decrypted bytes may wait inside.
+    pub fn poll_maybe_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Plain(plain) => plain.poll_readable(cx).map(|_| ()),
+            Stream::Tls(_) => Poll::Ready(()),
+        }
+    }
+
     /// The same, at once: what the peer has done by now.
     pub fn silence_now(&self) -> Silence {
         let mut byte = [std::mem::MaybeUninit::<u8>::uninit(); 1];

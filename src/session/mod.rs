@@ -1,1 +1,12 @@
-//! (in progress)
+//! What a client believes about its session, what a server session is in, and how to make the second equal to the first.
+//!
+//! Everything here is plain data and pure functions. [`state::SessionState`] serves both sides: a client session owns one that says
+//! what must be true, a server session owns one that says what is true; [`plan::ReplayPlan`] is the difference.
+
+pub mod baseline;
+pub mod effects;
+pub mod pins;
+pub mod plan;
+pub mod state;
+pub mod statement;
+pub mod transaction;

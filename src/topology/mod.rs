@@ -1,1 +1,19 @@
-//! (in progress)
+//! What belay knows of the cluster: a snapshot of every node's state, and which of them is the writer.
+//!
+//! Pure: observations come in as values (`monitor` makes them), snapshots come out. One detector a kind of cluster.
+
+pub mod address;
+pub mod facts;
+pub mod galera;
+pub mod health;
+pub mod node;
+pub mod read_only;
+pub mod snapshot;
+pub mod variables;
+pub mod writer;
+
+pub use facts::NodeFacts;
+pub use health::{HealthLimits, NodeHealth, Observation, ProbeFailure};
+pub use node::{NodeId, NodeState, NodeView, Role};
+pub use snapshot::{ClusterKind, ClusterSnapshot, NodeReport};
+pub use variables::TrackedVariables;

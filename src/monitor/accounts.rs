@@ -1,0 +1,200 @@
+//! Reads the accounts of the servers, so that clients log in with them and a changed password stops working soon.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use sha2::{Digest, Sha256};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::auth::accounts::{Account, AccountTable};
+use crate::auth::rows;
+use crate::metrics::Metrics;
+use crate::monitor::link::{Connector, Link, LinkAnswer, Rows};
+use crate::monitor::{ClusterHandle, MonitorSettings};
+use crate::protocol::mysql::flavor::Flavor;
+use crate::topology::NodeId;
+
+/// Keeps the table of accounts up to date.
+pub struct AccountReader<C: Connector> {
+    connector: Arc<C>,
+    settings: MonitorSettings,
+    cluster: ClusterHandle,
+    table: Arc<ArcSwap<AccountTable>>,
+    metrics: Arc<Metrics>,
+    link: Option<(NodeId, C::Link)>,
+    /// Of the rows that the present table was made from.
+    digest: Option<[u8; 32]>,
+    /// The last complaint, so that each is logged once.
+    complaint: Option<String>,
+}
+
+/// What one reading brought.
+enum Reading {
+    /// Rows of the query for this flavor.
+    Rows(Flavor, Rows),
+    /// The node will not show them: clients are proven against nodes.
+    Refused(String),
+    /// Nobody could be asked; what was read before stays valid.
+    NobodyToAsk,
+}
+
+impl<C: Connector> AccountReader<C> {
+    /// A reader that fills `table`.
+    pub fn new(
+        connector: Arc<C>,
+        settings: MonitorSettings,
+        cluster: ClusterHandle,
+        table: Arc<ArcSwap<AccountTable>>,
+        metrics: Arc<Metrics>,
+    ) -> AccountReader<C> {
+        AccountReader { connector, settings, cluster, table, metrics, link: None, digest: None, complaint: None }
+    }
+
+    /// Reads until the task is ended from outside; the first time as soon as there is a node to ask.
+    pub async fn run(mut self) {
+        let mut changes = self.cluster.subscribe();
+        loop {
+            let _ = changes.borrow_and_update();
+            let reading = match timeout(self.settings.probe_timeout, self.read()).await {
+                Ok(reading) => reading,
+                Err(_) => {
+                    self.link = None;
+                    Reading::NobodyToAsk
+                }
+            };
+            let asked = !matches!(reading, Reading::NobodyToAsk);
+            self.publish(reading);
+            if asked {
+                sleep(self.settings.accounts_interval).await;
+            } else {
+                tokio::select! {
+                    () = sleep(self.settings.accounts_interval) => {}
+                    _ = changes.changed() => {}
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Reading {
+        let (id, flavor) = match self.cluster.load().default_node() {
+            Some(node) => (node.id, node.flavor),
+            None => return Reading::NobodyToAsk,
+        };
+        let mut link = match self.link.take() {
+            Some((at, link)) if at == id => link,
+            _ => match self.connector.connect(id).await {
+                Ok(link) => link,
+                Err(_) => return Reading::NobodyToAsk,
+            },
+        };
+        let queries: &[&str] = match flavor {
+            Flavor::MariaDb => &[rows::MARIADB_QUERY],
+            Flavor::MySql => &[rows::MYSQL_QUERY, rows::MYSQL57_QUERY],
+            Flavor::OceanBase => &[rows::MYSQL57_QUERY],
+        };
+        let mut refused = String::new();
+        for query in queries {
+            let limited = format!("{query} LIMIT {}", self.settings.accounts_max.saturating_add(1));
+            match link.ask(&[&limited]).await.map(|answers| answers.into_iter().next()) {
+                Ok(Some(LinkAnswer::Rows(rows))) => {
+                    self.link = Some((id, link));
+                    return Reading::Rows(flavor, rows);
+                }
+                Ok(Some(LinkAnswer::Error(e))) if is_not_ready(e.code) => return Reading::NobodyToAsk,
+                Ok(Some(LinkAnswer::Error(e))) => refused = e.to_string(),
+                Ok(None) | Err(_) => return Reading::NobodyToAsk,
+            }
+        }
+        self.link = Some((id, link));
+        Reading::Refused(refused)
+    }
+
+    fn publish(&mut self, reading: Reading) {
+        match reading {
+            Reading::NobodyToAsk => {}
+            Reading::Refused(why) => {
+                self.digest = None;
+                self.unreadable(why);
+            }
+            Reading::Rows(_, rows) if rows.len() > self.settings.accounts_max => {
+                self.digest = None;
+                self.unreadable(format!("more than accounts_max = {} accounts", self.settings.accounts_max));
+            }
+            Reading::Rows(flavor, rows) => {
+                let digest = digest(&rows);
+                if self.digest == Some(digest) {
+                    return;
+                }
+                self.digest = Some(digest);
+                self.take(flavor, &rows);
+            }
+        }
+    }
+
+    /// Makes the table from rows. One row that cannot be understood makes the whole table unreadable: without it, its user
+    /// could match a less specific account and get other privileges.
+    fn take(&mut self, flavor: Flavor, rows: &Rows) {
+        match accounts_from(flavor, rows) {
+            Ok(accounts) => {
+                let table = AccountTable::new(accounts);
+                self.metrics.accounts.set(table.len() as f64);
+                self.metrics.accounts_readable.set(1.0);
+                if self.complaint.take().is_some() || !self.table.load().is_readable() {
+                    info!(accounts = table.len(), "accounts are read from the servers");
+                }
+                self.table.store(Arc::new(table));
+            }
+            Err(e) => self.unreadable(e.to_string()),
+        }
+    }
+
+    fn unreadable(&mut self, why: String) {
+        self.metrics.accounts.set(0.0);
+        self.metrics.accounts_readable.set(0.0);
+        self.table.store(Arc::new(AccountTable::unreadable()));
+        if self.complaint.as_ref() != Some(&why) {
+            warn!(
+                why,
+                "cannot read the accounts: logins are proven against a node instead; `belay init` prints the grants that \
+                 the monitor account needs"
+            );
+            self.complaint = Some(why);
+        }
+    }
+}
+
+/// 1047: a Galera node that is not ready; 1053: shutdown. Neither says anything of grants.
+fn is_not_ready(code: u16) -> bool {
+    matches!(code, 1047 | 1053)
+}
+
+fn accounts_from(flavor: Flavor, rows: &Rows) -> Result<Vec<Account>, rows::RowError> {
+    let mut accounts = Vec::with_capacity(rows.len());
+    for row in rows {
+        let row: Vec<Option<&[u8]>> = row.iter().map(|v| v.as_deref()).collect();
+        match flavor {
+            Flavor::MariaDb => accounts.extend(rows::mariadb_account(&row)?),
+            Flavor::MySql | Flavor::OceanBase => accounts.push(rows::mysql_account(&row)?),
+        }
+    }
+    Ok(accounts)
+}
+
+/// Of all values with their lengths, in the order of the rows.
+fn digest(rows: &Rows) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for row in rows {
+        for value in row {
+            match value {
+                Some(v) => {
+                    hasher.update((v.len() as u64).to_le_bytes());
+                    hasher.update(v);
+                }
+                None => hasher.update(u64::MAX.to_le_bytes()),
+            }
+        }
+        hasher.update(b"row");
+    }
+    hasher.finalize().into()
+}

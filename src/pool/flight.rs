@@ -1,0 +1,198 @@
+//! A flight: belay's own statements to a node, sent in one write, answered in order.
+//!
+//! Each entry of the queue knows the shape of its answer; the same tracker that relays a client's answer finds the end of each. No flag elsewhere
+//! says 'this one is not the client's'.
+
+use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::net::scratch;
+use crate::pool::server_conn::ServerConn;
+use crate::protocol::ErrorReply;
+use crate::protocol::mysql::codec::Reader;
+use crate::protocol::mysql::frame::{self, FrameHeader, HEADER_BYTES};
+use crate::protocol::mysql::packet::err::ErrPacket;
+use crate::protocol::mysql::packet::ok::OkPacket;
+use crate::protocol::mysql::packet::prepare_ok::PrepareOk;
+use crate::protocol::mysql::packet::eof::EofPacket;
+use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
+use crate::protocol::mysql::reply::{FrameKind, Inspect, ReplyShape, ReplyTracker};
+
+/// Bytes of all rows that one flight may bring.
+const ROWS_BYTES_MAX: usize = 4 << 20;
+
+/// One statement of belay's own.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// COM_QUERY
+    Query(Bytes),
+    /// COM_INIT_DB
+    InitDb(Bytes),
+    /// COM_STMT_PREPARE
+    Prepare(Bytes),
+    /// COM_RESET_CONNECTION
+    ResetConnection,
+    /// COM_SET_OPTION: 0 switches several statements in one COM_QUERY on, 1 off.
+    SetOption(u16),
+    /// COM_PING
+    Ping,
+}
+
+impl Ask {
+    fn write(&self, out: &mut BytesMut) {
+        let mut payload = BytesMut::new();
+        match self {
+            Ask::Query(sql) => put(&mut payload, 0x03, sql),
+            Ask::InitDb(schema) => put(&mut payload, 0x02, schema),
+            Ask::Prepare(sql) => put(&mut payload, 0x16, sql),
+            Ask::ResetConnection => put(&mut payload, 0x1F, b""),
+            Ask::SetOption(option) => put(&mut payload, 0x1B, &option.to_le_bytes()),
+            Ask::Ping => put(&mut payload, 0x0E, b""),
+        }
+        let mut seq = 0;
+        frame::encode_packet(out, &mut seq, &payload);
+    }
+
+    fn shape(&self) -> ReplyShape {
+        match self {
+            Ask::Query(_) => ReplyShape::Query,
+            Ask::Prepare(_) => ReplyShape::Prepare,
+            Ask::SetOption(_) => ReplyShape::SetOption,
+            Ask::InitDb(_) | Ask::ResetConnection | Ask::Ping => ReplyShape::Simple,
+        }
+    }
+}
+
+fn put(out: &mut BytesMut, command: u8, rest: &[u8]) {
+    out.put_u8(command);
+    out.put_slice(rest);
+}
+
+/// The answer to one of them.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// The error, if it is one.
+    pub error: Option<ErrorReply>,
+    /// Status flags of the last OK or EOF.
+    pub status: StatusFlags,
+    /// Session state of the last OK packet that had any.
+    pub session_state: Bytes,
+    /// Rows of a text result.
+    pub rows: Vec<Vec<Option<Bytes>>>,
+    /// Of a PREPARE.
+    pub prepared: Option<PrepareOk>,
+}
+
+impl Answer {
+    /// The first column of the first row.
+    pub fn single(&self) -> Option<&Bytes> {
+        self.rows.first().and_then(|row| row.first()).and_then(Option::as_ref)
+    }
+}
+
+/// Why a flight did not come back. The server session is to be thrown away.
+#[derive(Debug, thiserror::Error)]
+pub enum FlightError {
+    /// The socket failed or the node closed it.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The node broke the protocol or sent too much.
+    #[error("{0}")]
+    Protocol(String),
+}
+
+/// Sends `first` (ready-made packets without an answer) and all `asks` in one write, and reads the answers. An error reply is an answer.
+/// Not cancel safe: a flight that was begun and not finished leaves answers on the way; throw the session away.
+pub async fn fly(conn: &mut ServerConn, first: &[u8], asks: &[Ask]) -> Result<Vec<Answer>, FlightError> {
+    let mut out = scratch::take();
+    out.put_slice(first);
+    for ask in asks {
+        ask.write(&mut out);
+    }
+    let sent = send(conn, &out).await;
+    out.clear();
+    scratch::give_back(&mut out);
+    sent?;
+    let mut answers = Vec::with_capacity(asks.len());
+    let mut bytes_left = ROWS_BYTES_MAX;
+    for ask in asks {
+        answers.push(receive(conn, ask.shape(), &mut bytes_left).await?);
+    }
+    if let Some(answer) = answers.last() {
+        conn.status = answer.status;
+    }
+    scratch::give_back(&mut conn.io.read_buf);
+    Ok(answers)
+}
+
+async fn send(conn: &mut ServerConn, bytes: &[u8]) -> io::Result<()> {
+    conn.io.stream.write_all(bytes).await?;
+    conn.io.stream.flush().await
+}
+
+async fn receive(conn: &mut ServerConn, shape: ReplyShape, bytes_left: &mut usize) -> Result<Answer, FlightError> {
+    let mut tracker = ReplyTracker::new(shape, conn.capabilities);
+    let mut answer = Answer::default();
+    while !tracker.is_done() {
+        let header = loop {
+            if let Some(header) = FrameHeader::parse(&conn.io.read_buf)
+                && conn.io.read_buf.len() >= header.frame_len()
+            {
+                break header;
+            }
+            scratch::ensure(&mut conn.io.read_buf);
+            conn.io.read_buf.reserve(4096);
+            if conn.io.stream.read_buf(&mut conn.io.read_buf).await? == 0 {
+                return Err(FlightError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+        };
+        if header.payload_len > *bytes_left {
+            return Err(FlightError::Protocol(format!("more than {ROWS_BYTES_MAX} bytes in answer to belay's own statement")));
+        }
+        *bytes_left -= header.payload_len;
+        let frame = conn.io.read_buf.split_to(header.frame_len());
+        let payload = &frame[HEADER_BYTES..];
+        debug_assert!(matches!(tracker.inspect(header, payload.first().copied()), Inspect::Whole | Inspect::Prefix));
+        let step = tracker.advance(header, payload).map_err(|e| FlightError::Protocol(e.to_string()))?;
+        note(&mut answer, step.kind, payload, conn.capabilities).map_err(|e| FlightError::Protocol(e.to_string()))?;
+    }
+    Ok(answer)
+}
+
+fn note(
+    answer: &mut Answer,
+    kind: FrameKind,
+    payload: &[u8],
+    server: Capabilities,
+) -> Result<(), crate::protocol::mysql::codec::DecodeError> {
+    match kind {
+        FrameKind::Ok => {
+            let ok = OkPacket::decode(payload, server)?;
+            answer.status = ok.status;
+            if !ok.session_state.is_empty() {
+                answer.session_state = Bytes::copy_from_slice(ok.session_state);
+            }
+        }
+        FrameKind::ResultEnd => {
+            answer.status = if server.contains(Capabilities::DEPRECATE_EOF) {
+                OkPacket::decode(payload, server)?.status
+            } else {
+                EofPacket::decode(payload)?.status
+            };
+        }
+        FrameKind::Err => answer.error = Some(ErrPacket::decode(payload)?.to_reply()),
+        FrameKind::Row => {
+            let mut reader = Reader::new(payload);
+            let mut row = Vec::new();
+            while !reader.is_empty() {
+                row.push(reader.text_value("row")?.map(Bytes::copy_from_slice));
+            }
+            answer.rows.push(row);
+        }
+        FrameKind::PrepareOk => answer.prepared = Some(PrepareOk::decode(payload, server)?),
+        _ => {}
+    }
+    Ok(())
+}

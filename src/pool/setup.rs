@@ -1,0 +1,108 @@
+//! What a server session gets right after its login, in one flight: tracking of its state, and a look at its variables.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::pool::flight::{self, Answer, Ask, FlightError};
+use crate::pool::prepared::ServerStatements;
+use crate::pool::server_conn::ServerConn;
+use crate::pool::session::ServerSession;
+use crate::protocol::ErrorReply;
+use crate::protocol::mysql::capability::Capabilities;
+use crate::protocol::mysql::flavor::Flavor;
+use crate::session::baseline::Baseline;
+use crate::session::state::{CharacterSets, SessionState};
+use crate::topology::NodeView;
+
+/// Why a fresh connection can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// It broke.
+    #[error(transparent)]
+    Flight(#[from] FlightError),
+    /// The node refused a statement.
+    #[error("the node refused to {what}: {error}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// Its answer.
+        error: ErrorReply,
+    },
+}
+
+/// The statement that switches tracking on.
+pub fn tracking(node: &NodeView) -> Bytes {
+    // MariaDB reports all at no cost; MySQL adds a statement number to every OK unless the variables are named.
+    let list = match node.flavor {
+        Flavor::MySql if !node.tracked_variables.is_empty() => node.tracked_variables.joined(),
+        _ => "*",
+    };
+    Bytes::from(format!(
+        "SET SESSION session_track_system_variables='{list}',session_track_schema=1,session_track_state_change=1,\
+         session_track_transaction_info='CHARACTERISTICS'"
+    ))
+}
+
+/// Switches tracking on and reads the baseline.
+pub async fn prepare(
+    mut conn: ServerConn,
+    node: &NodeView,
+    behaviour: Capabilities,
+    serial: u64,
+    prepared_statements_max: usize,
+    intern: impl FnOnce(Baseline) -> Arc<Baseline>,
+) -> Result<Box<ServerSession>, SetupError> {
+    let asks = [Ask::Query(tracking(node)), Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES"))];
+    let answers = flight::fly(&mut conn, b"", &asks).await?;
+    let [tracked, variables] = answers.as_slice() else {
+        return Err(SetupError::Flight(FlightError::Protocol("an answer is missing".into())));
+    };
+    refused(tracked, "track the session's state")?;
+    refused(variables, "list the session's variables")?;
+    let (baseline, charsets) = read_variables(variables, node);
+    conn.io.shrink();
+    let now = Instant::now();
+    Ok(Box::new(ServerSession {
+        serial,
+        node: node.id,
+        conn,
+        behaviour,
+        state: SessionState::new(intern(baseline), charsets, None),
+        last_use: None,
+        unread_insert_id: None,
+        last_insert_id: Some(0),
+        prepared: ServerStatements::new(prepared_statements_max),
+        opened_at: now,
+        idle_since: now,
+    }))
+}
+
+fn refused(answer: &Answer, what: &'static str) -> Result<(), SetupError> {
+    match &answer.error {
+        Some(error) => Err(SetupError::Refused { what, error: error.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// The baseline and character sets in the rows of SHOW VARIABLES.
+pub fn read_variables(answer: &Answer, node: &NodeView) -> (Baseline, CharacterSets) {
+    let mut charsets = CharacterSets::default();
+    let mut values = Vec::new();
+    for row in &answer.rows {
+        let [Some(name), value] = row.as_slice() else { continue };
+        let Ok(name) = std::str::from_utf8(name) else { continue };
+        let name = name.to_ascii_lowercase();
+        let value = value.clone().unwrap_or_default();
+        match name.as_str() {
+            "character_set_client" => charsets.client = value,
+            "character_set_connection" => charsets.connection = value,
+            "character_set_results" => charsets.results = value,
+            "collation_connection" => charsets.collation = Some(value),
+            _ if node.tracked_variables.contains(&name) => values.push((Arc::from(name.as_str()), value)),
+            _ => {}
+        }
+    }
+    (Baseline::new(values), charsets)
+}

@@ -1,0 +1,201 @@
+//! What an answered statement did, applied to the client's state and to what is known of the server session.
+
+use std::time::Instant;
+
+use crate::protocol::mysql::capability::StatusFlags;
+use crate::proxy::registry::InsertId;
+use crate::proxy::report::{Change, Report};
+use crate::proxy::session::ClientSession;
+use crate::session::effects;
+use crate::session::pins::PinReason;
+use crate::session::transaction::Transaction;
+use crate::sql::{Effects, Facts, Flavor as LexFlavor, LexContext, MultiByte};
+
+/// Variables that belong to the character-set group.
+const CHARSET_GROUP: [&str; 4] =
+    ["character_set_client", "character_set_connection", "character_set_results", "collation_connection"];
+
+/// Reported variables that are followed in another way, or are no state.
+const FOLLOWED_ELSEWHERE: [&str; 10] = [
+    "last_insert_id",
+    "identity",
+    "statement_id",
+    "last_gtid",
+    "character_set_database",
+    "collation_database",
+    "session_track_system_variables",
+    "session_track_schema",
+    "session_track_state_change",
+    "session_track_transaction_info",
+];
+
+impl ClientSession {
+    pub(super) fn apply(&mut self, facts: &Facts, report: &Report) {
+        if let Some(status) = report.status {
+            self.status = status;
+            self.transaction = Transaction::after(status);
+        }
+        let mut unreported = false;
+        for change in &report.changes {
+            unreported |= self.apply_change(change);
+        }
+        if report.error.is_none() {
+            self.apply_collation(facts);
+        }
+        if facts.effects.intersects(Effects::SQL_MODE | Effects::CHARACTER_SET) || !report.changes.is_empty() {
+            self.refresh_notes();
+        }
+        self.row_count = report.row_count;
+        if report.had_columns && report.error.is_none() {
+            self.found_rows = Some(report.rows_of_result());
+        }
+        self.apply_insert_id(facts, report);
+        let mut reported = report.reported();
+        if report.status.is_none() {
+            // An error says nothing of the transaction: what was open stays open until the server says otherwise.
+            reported.in_transaction = self.transaction == Transaction::Open;
+        }
+        let mut pins = effects::after(self.pins, facts, &reported);
+        if unreported {
+            pins.insert(PinReason::UnreportedVariable);
+        }
+        if report.status.is_some_and(|s| s.contains(StatusFlags::CURSOR_EXISTS)) {
+            pins.insert(PinReason::Cursor);
+        }
+        if pins != self.pins {
+            self.handle.decided(Instant::now(), "pins", self.lease.as_ref().map(|l| l.node), pin_word(pins));
+        }
+        self.set_pins(pins);
+    }
+
+    /// Applies one reported change to both states; true if the value can't be replayed later.
+    fn apply_change(&mut self, change: &Change) -> bool {
+        match change {
+            Change::Schema(name) => {
+                let schema = (!name.is_empty()).then_some(name.as_ref());
+                self.state.set_schema(schema);
+                if let Some(lease) = &mut self.lease {
+                    lease.state.set_schema(schema);
+                }
+                false
+            }
+            Change::Variable(name, value) => {
+                let Ok(name) = std::str::from_utf8(name) else { return true };
+                let name = name.to_ascii_lowercase();
+                let tracked = self.lease.as_ref().is_some_and(|l| l.state.baseline().get(&name).is_some());
+                if tracked || CHARSET_GROUP.contains(&name.as_str()) {
+                    self.state.set(&name, value);
+                    if let Some(lease) = &mut self.lease {
+                        lease.state.set(&name, value);
+                    }
+                    return false;
+                }
+                !FOLLOWED_ELSEWHERE.contains(&name.as_str())
+            }
+        }
+    }
+
+    /// `SET NAMES x COLLATE y`: no server reports the collation.
+    fn apply_collation(&mut self, facts: &Facts) {
+        let Some(collation) = self.pending_collation.take() else { return };
+        if facts.set_names.is_none() {
+            return;
+        }
+        self.state.set("collation_connection", &collation);
+        if let Some(lease) = &mut self.lease {
+            lease.state.set("collation_connection", &collation);
+        }
+    }
+
+    /// LAST_INSERT_ID() may have changed if the answer names an id: then only the server session knows (an explicit value is reported too, and
+    /// changes nothing). It is read when somebody asks, or when another client takes the server session over.
+    fn apply_insert_id(&mut self, facts: &Facts, report: &Report) {
+        let Some(lease) = &mut self.lease else { return };
+        let out_of_sight = facts.effects.intersects(Effects::ROUTINE | Effects::LAST_INSERT_ID_SET | Effects::UNKNOWN);
+        if report.insert_id != 0 || out_of_sight {
+            *self.handle.insert_id() = InsertId::On(lease.serial);
+            lease.unread_insert_id = Some(self.handle.id);
+            lease.last_insert_id = None;
+        }
+    }
+
+    /// How the lexer has to read this client's statements.
+    pub(super) fn lex_context(&self) -> LexContext {
+        let sql_mode = self.state.get("sql_mode").map_or(&b""[..], |v| v.as_ref());
+        let has = |mode: &[u8]| sql_mode.split(|b| *b == b',').any(|m| m.eq_ignore_ascii_case(mode));
+        LexContext {
+            no_backslash_escapes: self.status.contains(StatusFlags::NO_BACKSLASH_ESCAPES) || has(b"NO_BACKSLASH_ESCAPES"),
+            ansi_quotes: has(b"ANSI_QUOTES") || has(b"ANSI"),
+            multibyte: multi_byte(&self.state.charsets().client),
+            flavor: self.lex_flavor,
+            oracle_mode: has(b"ORACLE"),
+            ignore_space: has(b"IGNORE_SPACE")
+                || self.capabilities.contains(crate::protocol::mysql::capability::Capabilities::IGNORE_SPACE),
+            multi_statements: self
+                .capabilities
+                .contains(crate::protocol::mysql::capability::Capabilities::MULTI_STATEMENTS),
+        }
+    }
+
+    /// The cheap part of what /sessions shows; after every statement.
+    pub(super) fn notes(&self) {
+        let mut notes = self.handle.notes();
+        notes.statements = self.statement;
+        notes.transaction = self.transaction;
+        notes.prepared = self.statements.len();
+    }
+
+    /// The part that changes rarely.
+    pub(super) fn refresh_notes(&self) {
+        let mut notes = self.handle.notes();
+        notes.schema = self.state.schema().cloned();
+        notes.variables = self.state.variables().iter().map(|(name, _)| name.clone()).collect();
+    }
+}
+
+/// The word for a decision about pins.
+fn pin_word(pins: crate::session::pins::Pins) -> &'static str {
+    pins.iter().next().map_or("none left", PinReason::label)
+}
+
+/// The lexer's words for a server's flavor and version.
+pub(super) fn lex_flavor(flavor: crate::protocol::mysql::flavor::Flavor, server_version: &str) -> LexFlavor {
+    use crate::protocol::mysql::flavor::Flavor;
+    let version = version_number(server_version);
+    match flavor {
+        Flavor::MariaDb => LexFlavor::MariaDb { version },
+        Flavor::MySql => LexFlavor::MySql { version },
+        Flavor::OceanBase => LexFlavor::OceanBase,
+    }
+}
+
+/// `10.11.19-MariaDB` as 101119, the form of version comments. MariaDB may put `5.5.5-` in front.
+fn version_number(text: &str) -> u32 {
+    let text = text.strip_prefix("5.5.5-").unwrap_or(text);
+    let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(|p| p.parse::<u32>().unwrap_or(0));
+    let (major, minor, patch) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    major.min(99) * 10_000 + minor.min(99) * 100 + patch.min(99)
+}
+
+/// Character sets whose second byte may look like a quote or a backslash.
+fn multi_byte(charset: &[u8]) -> MultiByte {
+    match charset {
+        b"gbk" => MultiByte::Gbk,
+        b"sjis" | b"cp932" => MultiByte::Sjis,
+        b"big5" => MultiByte::Big5,
+        b"gb18030" => MultiByte::Gb18030,
+        _ => MultiByte::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_version_comments_count() {
+        assert_eq!(version_number("10.11.19-MariaDB-0+deb12u1"), 101_119);
+        assert_eq!(version_number("5.5.5-10.11.2-MariaDB"), 101_102);
+        assert_eq!(version_number("9.7.4"), 90_704);
+    }
+}

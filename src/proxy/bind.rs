@@ -1,0 +1,276 @@
+//! Binding: a server session for this statement, in the state that the client believes in.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::Stage;
+use crate::net::stream::{Silence, Stream};
+use crate::pool::AcquireError;
+use crate::pool::endpoint::Want;
+use crate::pool::flight::{self, Ask};
+use crate::pool::lease::Lease;
+use crate::pool::session::BEHAVIOUR;
+use crate::protocol::ErrorReply;
+use crate::proxy::errors;
+use crate::proxy::registry::{InsertId, Target};
+use crate::proxy::session::ClientSession;
+use crate::router::{self, Route};
+use crate::session::effects;
+use crate::session::plan::ReplayPlan;
+use crate::sql::{Facts, VolatileKind};
+use crate::topology::NodeView;
+
+/// How often a session that waits for a node looks again, if no change of the cluster wakes it.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why there is no server session.
+pub(super) enum BindEnd {
+    /// The client is gone.
+    ClientGone,
+    /// The client gets this error.
+    Refused(ErrorReply),
+    /// A server session was lost before the statement was sent.
+    Lost(Stage),
+}
+
+/// Runs `work` while watching the client; `None` if the client closes first. Cancelling `work` must be safe.
+pub(super) async fn while_client_stays<T>(client: &Stream, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let mut watch = true;
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        if watch {
+            match client.poll_silence(cx) {
+                Poll::Ready(Silence::Closed) => return Poll::Ready(None),
+                Poll::Ready(_) => watch = false,
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+impl ClientSession {
+    /// A statement that would pin one server session too many is refused before it is sent.
+    pub(super) fn check_pin_budget(&self, facts: &Facts) -> Result<(), ErrorReply> {
+        let foreseen = effects::foreseen(facts);
+        if !foreseen.is_lasting() || self.pins.is_lasting() {
+            return Ok(());
+        }
+        let endpoint = match self.lease.as_ref() {
+            Some(lease) => lease.endpoint().cloned(),
+            None => self.cx.cluster.load().writer.map(|node| self.cx.pool.endpoint(node, &self.account)),
+        };
+        match endpoint {
+            Some(endpoint) if !endpoint.may_pin(self.handle.id) => Err(errors::pin_budget(&foreseen.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Binds, if not bound, and replays what differs.
+    pub(super) async fn bind_and_replay(&mut self, facts: &Facts, hold_until: Instant) -> Result<(), BindEnd> {
+        let needs_insert_id = reads_insert_id(facts);
+        if self.lease.is_none() {
+            let lease = self.bind(needs_insert_id, hold_until).await?;
+            self.bound(lease);
+        }
+        self.replay(needs_insert_id).await
+    }
+
+    /// The session works on this server session from now on: KILL must find it.
+    pub(super) fn bound(&mut self, lease: Lease) {
+        let mut running = self.handle.running();
+        running.target = Some(Target { node: lease.node, thread_id: lease.conn.thread_id });
+        running.tainted = false;
+        drop(running);
+        self.lease = Some(lease);
+    }
+
+    pub(super) async fn bind(&mut self, needs_insert_id: bool, hold_until: Instant) -> Result<Lease, BindEnd> {
+        if needs_insert_id && let Some(lease) = self.bind_where_insert_id_is().await? {
+            return Ok(lease);
+        }
+        loop {
+            let snapshot = self.cx.cluster.load();
+            let avoid = self.avoid.filter(|(_, version)| *version == snapshot.version).map(|(node, _)| node);
+            let why = match router::decide(&snapshot, avoid) {
+                Route::Node { node, why } => {
+                    let Some(view) = snapshot.node(node) else { return Err(BindEnd::Refused(errors::no_node("no such node"))) };
+                    match self.acquire(view, None).await? {
+                        Ok(lease) => {
+                            self.handle.decided(Instant::now(), "bind", Some(node), why);
+                            return Ok(lease);
+                        }
+                        Err(why) => {
+                            self.cx.cluster.suspect(node);
+                            self.avoid = Some((node, snapshot.version));
+                            why
+                        }
+                    }
+                }
+                Route::Hold { why } => why.to_owned(),
+            };
+            if Instant::now() >= hold_until {
+                return Err(BindEnd::Refused(errors::no_node(&why)));
+            }
+            self.hold(hold_until).await?;
+        }
+    }
+
+    /// Waits for the cluster to change, or a moment, and then lets the avoided node be tried again.
+    async fn hold(&mut self, hold_until: Instant) -> Result<(), BindEnd> {
+        let Some(_held) = self.cx.begin_hold() else {
+            return Err(BindEnd::Refused(errors::no_node("too many statements wait already (cluster.holds_max)")));
+        };
+        let left = hold_until.saturating_duration_since(Instant::now()).min(LOOK_AGAIN);
+        let mut changes = self.cx.cluster.subscribe();
+        let wait = async {
+            // Both ends mean: look again.
+            let _ = tokio::time::timeout(left, changes.changed()).await;
+        };
+        let stayed = while_client_stays(&self.io.stream, wait).await;
+        self.avoid = None;
+        stayed.ok_or(BindEnd::ClientGone)
+    }
+
+    /// One try on one node. The inner error is worth another try, and says why; the outer one ends the statement.
+    async fn acquire(&self, view: &NodeView, exactly: Option<u64>) -> Result<Result<Lease, String>, BindEnd> {
+        let want = Want { client: self.handle.id, behaviour: self.capabilities & BEHAVIOUR, state: &self.state, exactly };
+        let work = self.cx.pool.acquire(view, &self.account, &self.opening, &want);
+        let Some(acquired) = while_client_stays(&self.io.stream, work).await else { return Err(BindEnd::ClientGone) };
+        match acquired {
+            Ok(lease) => Ok(Ok(lease)),
+            Err(AcquireError::Timeout { waited, pinned, pins }) => {
+                Err(BindEnd::Refused(errors::no_server_session(waited.as_millis(), pinned, &pins.to_string())))
+            }
+            Err(AcquireError::QueueFull) => Err(BindEnd::Refused(errors::queue_full())),
+            Err(AcquireError::Dial(error)) if error.is_unavailable() => Ok(Err(error.to_string())),
+            Err(AcquireError::Dial(error)) => {
+                self.cx.measure.failure(crate::error::Side::Server, Stage::ServerLogin);
+                Err(BindEnd::Refused(match error.reply() {
+                    Some(reply) => reply.clone(),
+                    None => errors::login_refused(&format!("belay: {error}")),
+                }))
+            }
+            Err(AcquireError::Setup(error)) => Ok(Err(error.to_string())),
+            Err(AcquireError::NotFree) => Ok(Err("not free".into())),
+        }
+    }
+
+    /// LAST_INSERT_ID() may be known only to the server session that made it: that one, if it is free; else whoever took it reads it for us.
+    async fn bind_where_insert_id_is(&mut self) -> Result<Option<Lease>, BindEnd> {
+        let give_up = Instant::now() + Duration::from_secs(2);
+        loop {
+            let InsertId::On(serial) = *self.handle.insert_id() else { return Ok(None) };
+            let snapshot = self.cx.cluster.load();
+            for view in &snapshot.nodes {
+                if let Ok(lease) = self.acquire(view, Some(serial)).await? {
+                    return Ok(Some(lease));
+                }
+            }
+            if Instant::now() > give_up {
+                *self.handle.insert_id() = InsertId::Lost;
+                return Ok(None);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Makes the bound server session equal to what the client believes, in at most one round trip (two after a change of several kinds).
+    async fn replay(&mut self, needs_insert_id: bool) -> Result<(), BindEnd> {
+        let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
+        let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let mut plan = match ReplayPlan::between(&self.state, &lease.state) {
+            Ok(plan) => plan,
+            Err(_) => return Err(BindEnd::Refused(errors::value_lost("the missing default schema"))),
+        };
+        plan.last_insert_id = wanted_id.filter(|id| lease.last_insert_id != Some(*id));
+        let unread = lease.unread_insert_id.filter(|other| *other != self.handle.id);
+        if plan.is_empty() && unread.is_none() {
+            return Ok(());
+        }
+        let asks = asks_of(&plan, unread.is_some());
+        let mut closes = BytesMut::new();
+        lease.prepared.write_closes(&mut closes);
+        lease.last_use = None;
+        let answers = match flight::fly(&mut lease.conn, &closes, &asks).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                tracing::debug!(session = self.handle.id, %error, "a replay did not come back");
+                return Err(BindEnd::Lost(Stage::Replay));
+            }
+        };
+        let mut answers = answers.into_iter();
+        if let Some(other) = unread {
+            let id = answers.next().and_then(|a| a.single().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok()));
+            lease.unread_insert_id = None;
+            lease.last_insert_id = id;
+            self.cx.insert_id_read(other, lease.serial, id);
+        }
+        if let Some(error) = answers.find_map(|a| a.error) {
+            let name = self.cx.node_name(lease.node);
+            // Half of the plan may be in force: this server session is of no use to anybody.
+            let what = plan.what();
+            let lease = self.lease.take();
+            if let Some(lease) = &lease {
+                self.server_session_gone(lease);
+                self.unbound_from(lease);
+            }
+            drop(lease);
+            return Err(BindEnd::Refused(errors::replay_refused(&name, what, &error)));
+        }
+        lease.state.become_like(&self.state);
+        if let Some(id) = plan.last_insert_id {
+            lease.last_insert_id = Some(id);
+        }
+        self.cx.measure.replayed(plan.variables.len(), plan.charsets.is_some(), plan.schema.is_some());
+        Ok(())
+    }
+
+    /// The value that LAST_INSERT_ID() must have on the bound server session; `None` if it has it already.
+    fn wanted_insert_id(&self) -> Result<Option<u64>, BindEnd> {
+        let Some(lease) = &self.lease else { return Ok(None) };
+        match *self.handle.insert_id() {
+            InsertId::Zero => Ok(Some(0)),
+            InsertId::Known(id) => Ok(Some(id)),
+            InsertId::On(serial) if serial == lease.serial => Ok(None),
+            InsertId::On(_) | InsertId::Lost => Err(BindEnd::Refused(errors::value_lost("LAST_INSERT_ID()"))),
+        }
+    }
+
+    /// A view of the node this session is bound to.
+    pub(super) fn bound_node(&self) -> Option<Arc<str>> {
+        self.lease.as_ref().map(|l| self.cx.node_name(l.node))
+    }
+}
+
+fn asks_of(plan: &ReplayPlan, read_insert_id: bool) -> Vec<Ask> {
+    let mut asks = Vec::with_capacity(3);
+    if read_insert_id {
+        asks.push(Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()")));
+    }
+    if let Some(schema) = &plan.schema {
+        asks.push(Ask::InitDb(schema.clone()));
+    }
+    let mut set = BytesMut::new();
+    if plan.write_set(&mut set) {
+        asks.push(Ask::Query(set.freeze()));
+    }
+    asks
+}
+
+/// Whether the statement reads LAST_INSERT_ID() in any of its forms, or may do so out of sight.
+fn reads_insert_id(facts: &Facts) -> bool {
+    facts.effects.contains(crate::sql::Effects::VOLATILE_HIDDEN)
+        || facts.volatile.iter().any(|call| {
+            matches!(call.kind, VolatileKind::LastInsertId | VolatileKind::IdentityVar | VolatileKind::LastInsertIdVar)
+        })
+}

@@ -1,0 +1,57 @@
+//! After a client has vanished: what runs for it is killed, its transaction rolled back, its server session made clean, and only then somebody
+//! else's. Until then the session counts against the cap.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::pool::flight::{self, Ask};
+use crate::pool::lease::Lease;
+use crate::pool::setup;
+use crate::proxy::context::Context;
+use crate::session::state::SessionState;
+
+/// Cleans a server session in a task of its own. `running` says that a statement may still be executing, or half sent.
+pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool) {
+    tokio::spawn(async move {
+        let node = lease.node;
+        if running {
+            if let Err(error) = cx.killer.kill_connection(&cx, node, lease.conn.thread_id).await {
+                tracing::warn!(node = %cx.node_name(node), %error, "a statement of a client that vanished could not be killed; its connection is closed");
+            }
+            // Dropping the lease says goodbye and keeps the place counted until the node has closed the connection.
+            drop(lease);
+            return;
+        }
+        let limit = Duration::from_millis(cx.config.session.cleanup_timeout_ms);
+        match tokio::time::timeout(limit, reset(&cx, lease)).await {
+            Ok(Some(lease)) => lease.release(Instant::now()),
+            Ok(None) => {}
+            Err(_) => tracing::warn!(node = %cx.node_name(node), "a server session was not clean in time and is closed"),
+        }
+    });
+}
+
+/// COM_RESET_CONNECTION (rolls back, and drops locks, temporary tables, variables and prepared statements) and tracking switched on again, in one
+/// flight. `None`: the session is of no use any more.
+pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
+    let snapshot = cx.cluster.load();
+    let node = snapshot.node(lease.node)?;
+    let asks = [Ask::ResetConnection, Ask::Query(setup::tracking(node)), Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES"))];
+    let session = &mut *lease;
+    let answers = flight::fly(&mut session.conn, b"", &asks).await.ok()?;
+    if answers.iter().any(|a| a.error.is_some()) {
+        return None;
+    }
+    let (baseline, charsets) = setup::read_variables(answers.last()?, node);
+    let schema = session.state.schema().cloned();
+    session.state = SessionState::new(cx.pool.intern(baseline), charsets, schema);
+    session.prepared.clear();
+    session.last_use = None;
+    session.last_insert_id = Some(0);
+    if let Some(owner) = session.unread_insert_id.take() {
+        cx.insert_id_lost(owner, session.serial);
+    }
+    Some(lease)
+}

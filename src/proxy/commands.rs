@@ -1,0 +1,128 @@
+//! Commands that change what the session is: COM_RESET_CONNECTION, COM_CHANGE_USER, COM_SET_OPTION.
+
+use std::time::Instant;
+
+use crate::pool::flight::{self, Ask};
+use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
+use crate::proxy::bind::BindEnd;
+use crate::proxy::cleanup;
+use crate::proxy::errors;
+use crate::proxy::registry::InsertId;
+use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::wire::RequestHead;
+use crate::session::pins::{PinReason, Pins};
+use crate::session::state::SessionState;
+use crate::session::transaction::Transaction;
+
+impl ClientSession {
+    /// COM_RESET_CONNECTION: the server session that is bound, or any, is reset, and what it says is the client's new state.
+    pub(super) async fn reset_connection(&mut self, head: RequestHead) -> Flow {
+        if self.skip_request(head).await == Flow::End {
+            return Flow::End;
+        }
+        self.lost = None;
+        let hold_until = Instant::now() + self.cx.hold_timeout;
+        loop {
+            let lease = match self.lease.take() {
+                Some(lease) => lease,
+                None => match self.bind_any(hold_until).await {
+                    Ok(lease) => lease,
+                    Err(BindEnd::ClientGone) => return Flow::End,
+                    Err(BindEnd::Refused(error)) => return self.reply_error(&error).await,
+                    Err(BindEnd::Lost(_)) => continue,
+                },
+            };
+            let node = lease.node;
+            let dedicated = lease.endpoint().is_none();
+            let Some(lease) = cleanup::reset(&self.cx, lease).await else {
+                self.unbound();
+                if dedicated {
+                    return Flow::End;
+                }
+                self.cx.cluster.suspect(node);
+                if Instant::now() > hold_until {
+                    return self.reply_error(&errors::no_node("server sessions were lost while they were reset")).await;
+                }
+                continue;
+            };
+            let schema = self.state.schema().cloned();
+            self.state = SessionState::new(lease.state.baseline().clone(), lease.state.charsets().clone(), schema);
+            self.status = lease.conn.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
+            self.bound(lease);
+            self.start_over();
+            if dedicated {
+                let mut pins = Pins::NONE;
+                pins.insert(PinReason::LoginNotRecorded);
+                self.set_pins(pins);
+            }
+            return self.reply_ok().await;
+        }
+    }
+
+    /// What a reset and a change of user have in common.
+    pub(super) fn start_over(&mut self) {
+        self.transaction = Transaction::Idle;
+        self.statements.clear();
+        self.row_count = 0;
+        self.found_rows = None;
+        self.lost = None;
+        *self.handle.insert_id() = InsertId::Zero;
+        self.set_pins(Pins::NONE);
+        self.refresh_notes();
+    }
+
+    /// COM_CHANGE_USER: a new login on the same connection; nothing of the old one stays.
+    pub(super) async fn change_user(&mut self, head: RequestHead) -> Flow {
+        if !head.complete {
+            return Flow::End;
+        }
+        let payload = self.take_payload(head);
+        self.io.seq = 1;
+        if let Some(lease) = self.lease.take() {
+            if let Some(endpoint) = lease.endpoint() {
+                endpoint.set_pins(self.handle.id, Pins::NONE);
+            }
+            cleanup::in_background(self.cx.clone(), lease, false);
+        }
+        self.unbound();
+        self.start_over();
+        let login = self.cx.login.clone();
+        let changed = crate::proxy::client_login::change_user(
+            &mut self.io,
+            &payload,
+            &login,
+            self.handle.id,
+            self.host,
+            self.capabilities,
+        )
+        .await;
+        let Ok(changed) = changed else { return Flow::End };
+        let Ok(()) = self.enter(changed.into()).await else { return Flow::End };
+        self.login_ok().await
+    }
+
+    /// COM_SET_OPTION: several statements in one COM_QUERY, on or off.
+    pub(super) async fn set_option(&mut self, head: RequestHead) -> Flow {
+        let payload = self.take_payload(head);
+        let option = payload.get(1..3).and_then(|b| <[u8; 2]>::try_from(b).ok()).map(u16::from_le_bytes);
+        let on = match option {
+            Some(0) => true,
+            Some(1) => false,
+            _ => return self.reply_error(&errors::unknown_command()).await,
+        };
+        if let Some(lease) = &mut self.lease {
+            let answers = flight::fly(&mut lease.conn, b"", &[Ask::SetOption(u16::from(!on))]).await;
+            match answers.ok().and_then(|a| a.into_iter().next()) {
+                Some(answer) if answer.error.is_none() => lease.behaviour.set(Capabilities::MULTI_STATEMENTS, on),
+                _ => {
+                    let Some(lease) = self.lease.take() else { return Flow::End };
+                    self.server_session_gone(&lease);
+                    self.lost_lease(lease, crate::error::Stage::Replay);
+                }
+            }
+        }
+        self.capabilities.set(Capabilities::MULTI_STATEMENTS, on);
+        self.opening.behaviour.set(Capabilities::MULTI_STATEMENTS, on);
+        self.reply_eof().await
+    }
+}

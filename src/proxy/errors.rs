@@ -1,0 +1,179 @@
+//! The errors that belay itself answers with. `docs/errors.md` lists the same table; a test compares the two.
+
+use crate::protocol::ErrorReply;
+
+/// Number, SQLSTATE and name of every error that belay makes.
+pub const NAMES: &[(u16, &str, &str)] = &[
+    (1040, "08004", "ER_CON_COUNT_ERROR"),
+    (1045, "28000", "ER_ACCESS_DENIED_ERROR"),
+    (1047, "08S01", "ER_UNKNOWN_COM_ERROR"),
+    (1053, "08S01", "ER_SERVER_SHUTDOWN"),
+    (1094, "HY000", "ER_NO_SUCH_THREAD"),
+    (1095, "HY000", "ER_KILL_DENIED_ERROR"),
+    (1105, "HY000", "ER_UNKNOWN_ERROR"),
+    (1153, "08S01", "ER_NET_PACKET_TOO_LARGE"),
+    (1156, "08S01", "ER_NET_PACKETS_OUT_OF_ORDER"),
+    (1159, "08S01", "ER_NET_READ_INTERRUPTED"),
+    (1203, "42000", "ER_TOO_MANY_USER_CONNECTIONS"),
+    (1213, "40001", "ER_LOCK_DEADLOCK"),
+    (1235, "42000", "ER_NOT_SUPPORTED_YET"),
+    (1243, "HY000", "ER_UNKNOWN_STMT_HANDLER"),
+    (1251, "08004", "ER_NOT_SUPPORTED_AUTH_MODE"),
+    (1317, "70100", "ER_QUERY_INTERRUPTED"),
+    (1429, "HY000", "ER_CONNECT_TO_FOREIGN_DATA_SOURCE"),
+    (1461, "42000", "ER_MAX_PREPARED_STMT_COUNT_REACHED"),
+    (1835, "HY000", "ER_MALFORMED_PACKET"),
+];
+
+fn reply(code: u16, message: String) -> ErrorReply {
+    let sqlstate = NAMES.iter().find(|(n, _, _)| *n == code).map_or(*b"HY000", |(_, state, _)| {
+        let mut out = *b"HY000";
+        out.copy_from_slice(&state.as_bytes()[..5]);
+        out
+    });
+    ErrorReply::new(code, &sqlstate, message)
+}
+
+/// More clients than `client_connections_max`.
+pub fn too_many_clients() -> ErrorReply {
+    reply(1040, "Too many connections (belay: listen.client_connections_max is reached)".into())
+}
+
+/// belay is shutting down.
+pub fn shutting_down() -> ErrorReply {
+    reply(1053, "Server shutdown in progress (belay is draining; connect again)".into())
+}
+
+/// A command byte that belay does not pass on.
+pub fn unknown_command() -> ErrorReply {
+    reply(1047, "Unknown command".into())
+}
+
+/// A command that would act on one node behind the back of all other clients.
+pub fn not_supported(what: &str) -> ErrorReply {
+    reply(1235, format!("belay does not pass {what} on to a node; connect to the node itself"))
+}
+
+/// No server session could be had within `acquire_timeout_ms`.
+pub fn no_server_session(waited_ms: u128, pinned: usize, pins: &str) -> ErrorReply {
+    let way = if pinned == 0 {
+        "all of them are busy".to_owned()
+    } else {
+        format!("{pinned} of them are kept by pinned sessions ({pins})")
+    };
+    reply(
+        1203,
+        format!("belay: no server session was free within {waited_ms} ms: {way}; raise pool.server_connections_max or end the pins"),
+    )
+}
+
+/// The queue of an account is full.
+pub fn queue_full() -> ErrorReply {
+    reply(1203, "belay: too many clients of this account wait for a server session (pool.waiters_max); try again later".into())
+}
+
+/// A statement that would pin one server session too many.
+pub fn pin_budget(pins: &str) -> ErrorReply {
+    reply(
+        1203,
+        format!("belay: this statement would pin a server session ({pins}) and pool.pinned_max sessions of this account are pinned already; \
+                 end one of them or raise the limit"),
+    )
+}
+
+/// No node within `hold_timeout_ms`. The statement was not sent.
+pub fn no_node(why: &str) -> ErrorReply {
+    reply(1429, format!("belay: no node could take this statement within cluster.hold_timeout_ms ({why}); it was not executed, try again"))
+}
+
+/// A statement was sent and not answered.
+pub fn outcome_unknown(node: &str) -> ErrorReply {
+    reply(
+        1105,
+        format!("belay: node '{node}' was lost before it answered; whether the statement was executed is unknown, check before you repeat it; \
+                 an open transaction is gone"),
+    )
+}
+
+/// Rows stopped coming.
+pub fn answer_cut(node: &str) -> ErrorReply {
+    reply(1105, format!("belay: node '{node}' was lost in the middle of its answer; what was received is incomplete"))
+}
+
+/// The transaction's server session is gone.
+pub fn transaction_lost(node: &str) -> ErrorReply {
+    reply(1213, format!("belay: node '{node}' was lost, and the open transaction with it: it was not committed; restart the transaction"))
+}
+
+/// Pinned state died with its server.
+pub fn state_lost(node: &str, pins: &str) -> ErrorReply {
+    reply(1105, format!("belay: node '{node}' was lost, and with it state of this session that lived there alone: {pins}; set it up again"))
+}
+
+/// State could not be restored on another server session.
+pub fn replay_refused(node: &str, what: &str, error: &ErrorReply) -> ErrorReply {
+    reply(
+        1105,
+        format!("belay: node '{node}' refused to restore this session's {what} (error {}: {}); the statement was not executed", error.code, error.message),
+    )
+}
+
+/// A value of the last statement that can't be known any more.
+pub fn value_lost(what: &str) -> ErrorReply {
+    reply(1105, format!("belay: {what} of this session is no longer known: the server session it was on is gone; run the statement it belongs to again"))
+}
+
+/// An execution of a statement that was never prepared or was closed.
+pub fn unknown_statement(id: u32, command: &str) -> ErrorReply {
+    reply(1243, format!("Unknown prepared statement handler ({id}) given to {command}"))
+}
+
+/// More prepared statements than a client may have.
+pub fn too_many_statements() -> ErrorReply {
+    reply(1461, "belay: this session has too many prepared statements (session.prepared_statements_max, session.prepared_bytes_max); close some".into())
+}
+
+/// A packet that does not parse.
+pub fn malformed(what: &str) -> ErrorReply {
+    reply(1835, format!("Malformed communication packet ({what})"))
+}
+
+/// A packet above `packet_bytes_max`.
+pub fn packet_too_large() -> ErrorReply {
+    reply(1153, "Got a packet bigger than belay's session.packet_bytes_max".into())
+}
+
+/// A packet with the wrong sequence number.
+pub fn out_of_order() -> ErrorReply {
+    reply(1156, "Got packets out of order".into())
+}
+
+/// KILL of a session that does not exist.
+pub fn no_such_thread(id: u64) -> ErrorReply {
+    reply(1094, format!("Unknown thread id: {id}"))
+}
+
+/// KILL of a session of another account.
+pub fn kill_denied(id: u64) -> ErrorReply {
+    reply(1095, format!("You are not owner of thread {id}"))
+}
+
+/// KILL that could not be carried out on the node.
+pub fn kill_failed(why: &str) -> ErrorReply {
+    reply(1105, format!("belay: the KILL could not be carried out: {why}"))
+}
+
+/// The session itself was killed.
+pub fn killed() -> ErrorReply {
+    reply(1317, "Query execution was interrupted: this session was killed".into())
+}
+
+/// The account is unknown or its secret is refused by the nodes.
+pub fn login_refused(message: &str) -> ErrorReply {
+    reply(1045, message.to_owned())
+}
+
+/// The client idled for too long.
+pub fn idle_too_long() -> ErrorReply {
+    reply(1159, "belay: the connection was idle for longer than its time limit and is closed".into())
+}

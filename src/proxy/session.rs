@@ -1,0 +1,410 @@
+//! The task of one client session: it owns the client's socket and, while bound, the server session.
+//!
+//! ```text
+//!   login ─▶ idle ──request──▶ gather ─▶ execute ──answered──▶ idle
+//!              │                            │
+//!              │ client closed / KILL /     │ client gone: kill what runs, roll back, in the background
+//!              ▼ idle too long / drain      ▼
+//!             end ◀─────────────────────── end
+//! ```
+//! Nothing that happens to a server session can end this task: executing a command gives `Flow::Continue` with an answer or an error reply,
+//! or `Flow::End` because of the client.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::auth::accounts::AccountId;
+use crate::auth::host::ClientHost;
+use crate::net::packet_io::PacketIo;
+use crate::net::scratch;
+use crate::pool::Opening;
+use crate::pool::lease::Lease;
+use crate::protocol::ErrorReply;
+use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
+use crate::protocol::mysql::packet::err::encode_err;
+use crate::protocol::mysql::packet::ok::OkPacket;
+use crate::proxy::cleanup;
+use crate::proxy::context::Context;
+use crate::proxy::errors;
+use crate::proxy::registry::{SessionHandle, signal};
+use crate::proxy::relay::{Cut, consume};
+use crate::proxy::send::Sending;
+use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
+use crate::session::pins::{PinReason, Pins};
+use crate::session::state::SessionState;
+use crate::session::statement::ClientStatements;
+use crate::session::transaction::Transaction;
+use crate::sql::Flavor as LexFlavor;
+use crate::topology::NodeId;
+
+/// Whether the session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Flow {
+    /// The client has its answer.
+    Continue,
+    /// The client is gone, or must go.
+    End,
+}
+
+/// A client session.
+pub struct ClientSession {
+    pub(super) cx: Arc<Context>,
+    pub(super) handle: Arc<SessionHandle>,
+    pub(super) io: PacketIo,
+    pub(super) host: ClientHost,
+    pub(super) account: AccountId,
+    pub(super) opening: Opening,
+    /// What the client negotiated with belay.
+    pub(super) capabilities: Capabilities,
+    pub(super) state: SessionState,
+    /// The status flags of the last answer.
+    pub(super) status: StatusFlags,
+    pub(super) transaction: Transaction,
+    pub(super) pins: Pins,
+    pub(super) lease: Option<Lease>,
+    pub(super) statements: ClientStatements,
+    /// Counts the client's statements; names the last use of a server session.
+    pub(super) statement: u64,
+    pub(super) row_count: i64,
+    pub(super) found_rows: Option<u64>,
+    /// The node that failed this session last, and the version of the snapshot that was in force then.
+    pub(super) avoid: Option<(NodeId, u64)>,
+    /// What was lost while the client idled: told with its next statement.
+    pub(super) lost: Option<ErrorReply>,
+    pub(super) draining: bool,
+    /// What has become of the bytes of the request being served.
+    pub(super) sending: Sending,
+    /// Where the last answer was cut off, if it was.
+    pub(super) cut: Cut,
+    /// What the lexer has to know of the servers.
+    pub(super) lex_flavor: LexFlavor,
+    /// The collation that the statement being served names in SET NAMES … COLLATE.
+    pub(super) pending_collation: Option<Bytes>,
+    /// Warnings of the last statement were not asked for in time, and are gone.
+    pub(super) diagnostics_lost: bool,
+    /// The text of the prepared statement being executed, with values in place of calls.
+    pub(super) execution_text: Option<Bytes>,
+}
+
+impl ClientSession {
+    /// Serves the client until one of both ends it.
+    pub async fn run(mut self) {
+        loop {
+            self.settle();
+            if self.draining && self.may_end_now() {
+                self.farewell(&errors::shutting_down()).await;
+                break;
+            }
+            let flow = match wire::idle(&mut self.io, self.lease.as_ref().map(|l| &l.conn.io.stream), &self.handle).await {
+                Woke::Request => self.request().await,
+                Woke::ClientClosed => Flow::End,
+                Woke::ServerSpoke => {
+                    self.server_lost_while_idle();
+                    Flow::Continue
+                }
+                Woke::Signals(signals) => self.signals(signals).await,
+            };
+            if flow == Flow::End {
+                break;
+            }
+        }
+        self.end();
+    }
+
+    /// Before every wait: nothing is kept that need not be kept.
+    fn settle(&mut self) {
+        scratch::give_back(&mut self.io.read_buf);
+        scratch::give_back(&mut self.io.write_buf);
+        self.release_if_free();
+        let momentary = self.lease.is_some() && self.transaction == Transaction::Idle && !self.pins.is_lasting();
+        self.handle.goes_idle(Instant::now(), momentary);
+    }
+
+    fn may_end_now(&self) -> bool {
+        self.transaction != Transaction::Open && self.io.read_buf.is_empty()
+    }
+
+    async fn signals(&mut self, signals: u8) -> Flow {
+        if signals & signal::KILLED != 0 {
+            self.farewell(&errors::killed()).await;
+            return Flow::End;
+        }
+        if signals & signal::IDLE_TOO_LONG != 0 {
+            self.farewell(&errors::idle_too_long()).await;
+            return Flow::End;
+        }
+        if signals & signal::DRAIN != 0 {
+            self.draining = true;
+        }
+        if signals & signal::PIN_EXPIRED != 0 {
+            self.expire_momentary_pins();
+        }
+        if signals & signal::NODE_LOST != 0 && self.lease.is_some() {
+            self.server_lost_while_idle();
+        }
+        Flow::Continue
+    }
+
+    /// An error nobody asked for, before the connection is closed. Servers do the same; its number is 0 because no request precedes it.
+    async fn farewell(&mut self, error: &ErrorReply) {
+        let mut payload = BytesMut::new();
+        encode_err(&mut payload, error, true);
+        let mut out = BytesMut::new();
+        let mut seq = 0;
+        crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
+        // The client may be gone already; then there is nobody to tell.
+        let _ = wire::send(&mut self.io.stream, &out, Duration::from_secs(1)).await;
+    }
+
+    async fn request(&mut self) -> Flow {
+        self.handle.goes_busy();
+        match wire::gather(&mut self.io).await {
+            Ok(head) => self.execute(head).await,
+            Err(RequestError::ClientClosed) => Flow::End,
+            Err(RequestError::OutOfOrder) => {
+                let _ = self.reply_error(&errors::out_of_order()).await;
+                Flow::End
+            }
+            Err(RequestError::Empty) => {
+                consume(&mut self.io.read_buf, crate::protocol::mysql::frame::HEADER_BYTES);
+                self.reply_error(&errors::malformed("a command without a byte")).await
+            }
+        }
+    }
+
+    /// Gives the server session back if neither transaction nor pin holds it.
+    pub(super) fn release_if_free(&mut self) {
+        if self.lease.is_none() || self.transaction == Transaction::Open || !self.pins.is_empty() {
+            return;
+        }
+        let Some(lease) = self.lease.take() else { return };
+        let tainted = {
+            let mut running = self.handle.running();
+            running.target = None;
+            std::mem::take(&mut running.tainted) || running.kills_in_flight > 0
+        };
+        let now = Instant::now();
+        self.set_pins(Pins::NONE);
+        if tainted {
+            // A KILL may still take effect on this server session: nobody else may get it.
+            self.handle.decided(now, "throw away", Some(lease.node), "a KILL was sent to this server session");
+            self.server_session_gone(&lease);
+            drop(lease);
+            return;
+        }
+        lease.release(now);
+    }
+
+    /// After a server session was thrown away: what only it knew is lost.
+    pub(super) fn server_session_gone(&self, lease: &Lease) {
+        let mut insert_id = self.handle.insert_id();
+        if *insert_id == super::registry::InsertId::On(lease.serial) {
+            *insert_id = super::registry::InsertId::Lost;
+        }
+        if let Some(other) = lease.unread_insert_id
+            && other != self.handle.id
+        {
+            drop(insert_id);
+            self.cx.insert_id_lost(other, lease.serial);
+        }
+    }
+
+    fn expire_momentary_pins(&mut self) {
+        if self.transaction == Transaction::Open || self.pins.is_lasting() {
+            return;
+        }
+        let mut pins = self.pins;
+        pins.remove(PinReason::Diagnostics);
+        pins.remove(PinReason::FoundRows);
+        self.diagnostics_lost = true;
+        self.set_pins(pins);
+        self.handle.decided(Instant::now(), "unpin", None, "the client did not ask for diagnostics in time");
+    }
+
+    /// The pins of this session, in its own notes, in the pool's and in the metrics.
+    pub(super) fn set_pins(&mut self, pins: Pins) {
+        if pins == self.pins {
+            return;
+        }
+        let now = Instant::now();
+        let since = {
+            let mut notes = self.handle.notes();
+            let since = notes.pinned_since;
+            notes.pins = pins;
+            notes.pinned_since = if pins.is_empty() { None } else { Some(since.unwrap_or(now)) };
+            since
+        };
+        self.cx.measure.pins_changed(self.pins, pins, since.map_or(Duration::ZERO, |s| now.duration_since(s)));
+        self.pins = pins;
+        if let Some(endpoint) = self.lease.as_ref().and_then(|l| l.endpoint()) {
+            endpoint.set_pins(self.handle.id, pins);
+        }
+    }
+
+    fn server_lost_while_idle(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        self.server_session_gone(&lease);
+        let node = lease.node;
+        self.cx.cluster.suspect(node);
+        self.lost_lease(lease, crate::error::Stage::Idle);
+    }
+
+    /// Settles what the loss of the bound server session means at this stage, for the statements to come.
+    pub(super) fn lost_lease(&mut self, lease: Lease, stage: crate::error::Stage) {
+        use crate::failover::{Decision, Failure, decide};
+        let failure = Failure { stage, transaction: self.transaction, pins: self.pins, answer_begun: false };
+        let name = self.cx.node_name(lease.node);
+        let decision = decide(&failure);
+        self.lost = match decision {
+            Decision::StateLost => Some(errors::state_lost(&name, &self.pins.to_string())),
+            Decision::TransactionLost => Some(errors::transaction_lost(&name)),
+            _ => None,
+        };
+        if self.transaction == Transaction::Open {
+            self.transaction = Transaction::Lost;
+        }
+        self.status.remove(StatusFlags::IN_TRANS | StatusFlags::IN_TRANS_READONLY);
+        self.handle.decided(Instant::now(), "server session lost", Some(lease.node), stage.label());
+        self.cx.measure.failure(crate::error::Side::Server, stage);
+        self.unbound_from(&lease);
+        drop(lease);
+    }
+
+    /// The same, for a server session that was taken out already.
+    pub(super) fn unbound_from(&mut self, lease: &Lease) {
+        if let Some(endpoint) = lease.endpoint() {
+            endpoint.set_pins(self.handle.id, Pins::NONE);
+        }
+        self.unbound();
+    }
+
+    /// The session has no server session any more, for whatever reason.
+    pub(super) fn unbound(&mut self) {
+        let mut running = self.handle.running();
+        running.target = None;
+        running.busy = false;
+        running.tainted = false;
+        drop(running);
+        if let Some(lease) = &self.lease
+            && let Some(endpoint) = lease.endpoint()
+        {
+            endpoint.set_pins(self.handle.id, Pins::NONE);
+        }
+        self.set_pins(Pins::NONE);
+    }
+
+    /// Sends an OK of belay's own.
+    pub(super) async fn reply_ok(&mut self) -> Flow {
+        let mut status = self.status;
+        status.remove(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED | StatusFlags::CURSOR_EXISTS);
+        let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
+        let mut payload = BytesMut::new();
+        ok.encode(&mut payload, self.capabilities, 0);
+        self.send(&wire::packet(&payload)).await
+    }
+
+    /// Sends the EOF (or the OK in its place) that answers COM_SET_OPTION.
+    pub(super) async fn reply_eof(&mut self) -> Flow {
+        let status = self.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
+        let mut payload = BytesMut::new();
+        if self.capabilities.contains(Capabilities::DEPRECATE_EOF) {
+            let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
+            ok.encode(&mut payload, self.capabilities, 0xFE);
+        } else {
+            crate::protocol::mysql::packet::eof::EofPacket { warnings: 0, status }.encode(&mut payload);
+        }
+        self.send(&wire::packet(&payload)).await
+    }
+
+    /// Sends an error of belay's own, or one that a node gave to a statement of belay's own.
+    pub(super) async fn reply_error(&mut self, error: &ErrorReply) -> Flow {
+        self.cx.measure.client_error();
+        let mut payload = BytesMut::new();
+        encode_err(&mut payload, error, true);
+        self.row_count = -1;
+        self.send(&wire::packet(&payload)).await
+    }
+
+    /// Sends bytes to the client.
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> Flow {
+        match wire::send(&mut self.io.stream, bytes, self.cx.client_write_timeout).await {
+            Ok(()) => Flow::Continue,
+            Err(_) => Flow::End,
+        }
+    }
+
+    /// Drops a request of which nothing was sent, reading on if it is longer than the buffer.
+    pub(super) async fn skip_request(&mut self, head: RequestHead) -> Flow {
+        self.skip_rest(head.header.frame_len(), head.header.continues()).await
+    }
+
+    /// Drops `left` bytes of a frame and the frames that continue it.
+    pub(super) async fn skip_rest(&mut self, left: usize, continues: bool) -> Flow {
+        let (mut left, mut continues) = (left, continues);
+        loop {
+            while left > 0 {
+                let take = left.min(self.io.read_buf.len());
+                consume(&mut self.io.read_buf, take);
+                left -= take;
+                if left > 0 && !self.read_client().await {
+                    return Flow::End;
+                }
+            }
+            if !continues {
+                return Flow::Continue;
+            }
+            let next = loop {
+                match crate::protocol::mysql::frame::FrameHeader::parse(&self.io.read_buf) {
+                    Some(next) => break next,
+                    None if self.read_client().await => {}
+                    None => return Flow::End,
+                }
+            };
+            (left, continues) = (next.frame_len(), next.continues());
+        }
+    }
+
+    /// Reads more of the client; false when it has closed.
+    pub(super) async fn read_client(&mut self) -> bool {
+        use tokio::io::AsyncReadExt;
+        scratch::ensure(&mut self.io.read_buf);
+        self.io.read_buf.reserve(scratch::SCRATCH_BYTES);
+        matches!(self.io.stream.read_buf(&mut self.io.read_buf).await, Ok(n) if n > 0)
+    }
+
+    /// Takes the payload of a complete request as bytes of their own.
+    pub(super) fn take_payload(&mut self, head: RequestHead) -> Bytes {
+        use crate::protocol::mysql::frame::HEADER_BYTES;
+        let end = head.header.frame_len().min(self.io.read_buf.len());
+        let payload = Bytes::copy_from_slice(&self.io.read_buf[HEADER_BYTES.min(end)..end]);
+        consume(&mut self.io.read_buf, end);
+        payload
+    }
+
+    fn end(mut self) {
+        self.end_now();
+    }
+
+    /// Gives up what the session holds.
+    pub(super) fn end_now(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let (running, tainted) = {
+            let mut running = self.handle.running();
+            running.target = None;
+            (running.busy, running.tainted || running.kills_in_flight > 0)
+        };
+        let unclean = running || tainted || self.transaction == Transaction::Open || !self.pins.is_empty();
+        if let Some(endpoint) = lease.endpoint() {
+            endpoint.set_pins(self.handle.id, Pins::NONE);
+        }
+        self.set_pins(Pins::NONE);
+        if unclean {
+            cleanup::in_background(self.cx.clone(), lease, running || tainted);
+        } else {
+            lease.release(Instant::now());
+        }
+    }
+}

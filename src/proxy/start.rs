@@ -1,0 +1,259 @@
+//! From a client's login to its first statement: what a fresh session of this account is in, the schema, and the OK.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::auth::accounts::AccountId;
+use crate::auth::host::ClientHost;
+use crate::pool::flight::{self, Ask};
+use crate::pool::lease::{Lease, Place};
+use crate::pool::server_conn::ServerConn;
+use crate::pool::session::BEHAVIOUR;
+use crate::pool::{Fresh, Opening, setup};
+use crate::protocol::ErrorReply;
+use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
+use crate::protocol::mysql::charset;
+use crate::protocol::mysql::flavor::Flavor;
+use crate::protocol::mysql::packet::err::encode_err;
+use crate::protocol::mysql::packet::ok::OkPacket;
+use crate::proxy::apply::lex_flavor;
+use crate::proxy::bind::BindEnd;
+use crate::proxy::client_login::{ChangedUser, LoggedIn};
+use crate::proxy::context::Context;
+use crate::proxy::errors;
+use crate::proxy::registry::SessionHandle;
+use crate::proxy::relay::Cut;
+use crate::proxy::send::Sending;
+use crate::proxy::session::{ClientSession, Flow};
+use crate::session::baseline::Baseline;
+use crate::session::pins::{PinReason, Pins};
+use crate::session::state::{CharacterSets, SessionState};
+use crate::session::statement::ClientStatements;
+use crate::session::transaction::Transaction;
+use crate::topology::NodeView;
+
+/// The outcome of a login or of COM_CHANGE_USER.
+pub(super) struct Entered {
+    pub account: AccountId,
+    pub schema: Option<Bytes>,
+    pub collation: u16,
+    pub opening: Option<Opening>,
+    pub dedicated: Option<ServerConn>,
+}
+
+/// The login ended with an error that was sent, or the client is gone.
+pub(super) struct LoginOver;
+
+impl ClientSession {
+    /// A session of a client that has proven who it is.
+    pub(super) async fn begin(cx: Arc<Context>, handle: Arc<SessionHandle>, login: LoggedIn, host: ClientHost) -> Option<ClientSession> {
+        let snapshot = cx.cluster.load();
+        let lex = lex_flavor(snapshot.flavor, &snapshot.server_version);
+        let empty = Arc::new(Baseline::default());
+        let LoggedIn { io, user, account, schema, capabilities, collation, opening, dedicated, .. } = login;
+        let behaviour = capabilities & BEHAVIOUR;
+        let mut session = ClientSession {
+            opening: opening.clone().unwrap_or_else(|| Opening::with_password(user, crate::config::Secret::new(String::new()))),
+            cx,
+            handle,
+            io,
+            host,
+            account: account.clone(),
+            capabilities,
+            state: SessionState::new(empty, CharacterSets::default(), None),
+            status: StatusFlags::AUTOCOMMIT,
+            transaction: Transaction::Idle,
+            pins: Pins::NONE,
+            lease: None,
+            statements: ClientStatements::default(),
+            statement: 0,
+            row_count: 0,
+            found_rows: None,
+            avoid: None,
+            lost: None,
+            draining: false,
+            sending: Sending::Untouched,
+            cut: Cut::default(),
+            lex_flavor: lex,
+            pending_collation: None,
+            diagnostics_lost: false,
+            execution_text: None,
+        };
+        session.opening.behaviour = behaviour;
+        session.enter(Entered { account, schema, collation, opening, dedicated }).await.ok()?;
+        match session.login_ok().await {
+            Flow::Continue => Some(session),
+            Flow::End => None,
+        }
+    }
+
+    /// Puts the session into the state of a fresh login. An error is sent to the client.
+    pub(super) async fn enter(&mut self, entered: Entered) -> Result<(), LoginOver> {
+        self.handle.set_account(entered.account.clone());
+        self.account = entered.account;
+        if let Some(mut opening) = entered.opening {
+            opening.behaviour = self.capabilities & BEHAVIOUR;
+            self.opening = opening;
+        }
+        let hold_until = Instant::now() + self.cx.hold_timeout;
+        let fresh = match entered.dedicated {
+            Some(conn) => self.adopt(conn).await,
+            None => self.fresh(entered.schema.is_some(), hold_until).await,
+        };
+        let fresh = match fresh {
+            Ok(fresh) => fresh,
+            Err(BindEnd::ClientGone) => return Err(LoginOver),
+            Err(BindEnd::Refused(error)) => return self.login_error(&error).await,
+            Err(BindEnd::Lost(_)) => return self.login_error(&errors::no_node("server sessions were lost during the login")).await,
+        };
+        let snapshot_is_mariadb = self.cx.cluster.load().flavor == Flavor::MariaDb;
+        let charsets = match charset::collation(entered.collation, snapshot_is_mariadb) {
+            Some(known) => CharacterSets {
+                client: Bytes::from_static(known.charset.as_bytes()),
+                connection: Bytes::from_static(known.charset.as_bytes()),
+                results: Bytes::from_static(known.charset.as_bytes()),
+                collation: Some(Bytes::copy_from_slice(known.name.as_bytes())),
+            },
+            None => fresh.charsets.clone(),
+        };
+        self.state = SessionState::new(fresh.baseline, charsets, None);
+        if let Some(schema) = &entered.schema
+            && let Err(error) = self.enter_schema(schema, hold_until).await
+        {
+            return match error {
+                BindEnd::Refused(error) => self.login_error(&error).await,
+                BindEnd::ClientGone => Err(LoginOver),
+                BindEnd::Lost(_) => self.login_error(&errors::no_node("the server session was lost during the login")).await,
+            };
+        }
+        if self.state.get("autocommit").is_some_and(|v| v.as_ref() == b"OFF") {
+            self.status.remove(StatusFlags::AUTOCOMMIT);
+        }
+        self.set_idle_limit();
+        self.refresh_notes();
+        Ok(())
+    }
+
+    /// wait_timeout as a fresh login gets it, or the configured limit if that is shorter.
+    pub(super) fn set_idle_limit(&self) {
+        let name = if self.capabilities.contains(Capabilities::INTERACTIVE) { "interactive_timeout" } else { "wait_timeout" };
+        let own = self.state.get(name).and_then(|v| std::str::from_utf8(v).ok()?.parse::<u64>().ok()).unwrap_or(28_800) * 1_000;
+        let configured = self.cx.config.session.idle_timeout_ms;
+        self.handle.set_idle_timeout_ms(if configured == 0 { own } else { own.min(configured) });
+    }
+
+    /// A server session of its own, for a login that can't be repeated.
+    async fn adopt(&mut self, conn: ServerConn) -> Result<Fresh, BindEnd> {
+        let snapshot = self.cx.cluster.load();
+        let Some(view) = snapshot.writer_node().or(snapshot.default_node()) else { return Err(BindEnd::Refused(errors::no_node("no node"))) };
+        let behaviour = self.capabilities & BEHAVIOUR;
+        let session = self
+            .cx
+            .pool
+            .prepare(view, &self.account, conn, behaviour)
+            .await
+            .map_err(|e| BindEnd::Refused(errors::no_node(&e.to_string())))?;
+        let fresh = Fresh {
+            globals_fingerprint: view.globals_fingerprint,
+            baseline: session.state.baseline().clone(),
+            charsets: session.state.charsets().clone(),
+        };
+        self.bound(Lease::new(session, Place::uncounted()));
+        let mut pins = Pins::NONE;
+        pins.insert(PinReason::LoginNotRecorded);
+        self.set_pins(pins);
+        Ok(fresh)
+    }
+
+    /// What a fresh login gets: known from the last one on this node, or asked of the node.
+    async fn fresh(&mut self, bind_anyway: bool, hold_until: Instant) -> Result<Fresh, BindEnd> {
+        let snapshot = self.cx.cluster.load();
+        if let Some(view) = snapshot.writer_node()
+            && !bind_anyway
+            && let Some(fresh) = self.cx.pool.fresh(view, &self.account)
+        {
+            return Ok(fresh);
+        }
+        loop {
+            let mut lease = self.bind_any(hold_until).await?;
+            let snapshot = self.cx.cluster.load();
+            let Some(view) = snapshot.node(lease.node) else { return Err(BindEnd::Lost(crate::error::Stage::Acquire)) };
+            if let Some(fresh) = self.cx.pool.fresh(view, &self.account) {
+                self.bound(lease);
+                return Ok(fresh);
+            }
+            if let Some(fresh) = self.ask_globals(&mut lease, view).await {
+                self.bound(lease);
+                return Ok(fresh);
+            }
+            if Instant::now() > hold_until {
+                return Err(BindEnd::Refused(errors::no_node("server sessions were lost during the login")));
+            }
+        }
+    }
+
+    /// A fresh session has the global values, but for the character sets that the login chooses.
+    async fn ask_globals(&self, lease: &mut Lease, view: &NodeView) -> Option<Fresh> {
+        lease.last_use = None;
+        let asks = [Ask::Query(Bytes::from_static(b"SHOW GLOBAL VARIABLES"))];
+        let answers = flight::fly(&mut lease.conn, b"", &asks).await.ok()?;
+        let answer = answers.first().filter(|a| a.error.is_none())?;
+        let (baseline, charsets) = setup::read_variables(answer, view);
+        Some(self.cx.pool.set_fresh(view.id, &self.account, view.globals_fingerprint, baseline, charsets))
+    }
+
+    /// A server session in whatever state.
+    pub(super) async fn bind_any(&mut self, hold_until: Instant) -> Result<Lease, BindEnd> {
+        self.bind(false, hold_until).await
+    }
+
+    /// The schema of a login: the node says whether it exists and whether the account may use it.
+    async fn enter_schema(&mut self, schema: &Bytes, hold_until: Instant) -> Result<(), BindEnd> {
+        if self.lease.is_none() {
+            let lease = self.bind_any(hold_until).await?;
+            self.bound(lease);
+        }
+        let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(crate::error::Stage::Acquire)) };
+        lease.last_use = None;
+        let answers = flight::fly(&mut lease.conn, b"", &[Ask::InitDb(schema.clone())])
+            .await
+            .map_err(|_| BindEnd::Lost(crate::error::Stage::Acquire))?;
+        if let Some(error) = answers.into_iter().find_map(|a| a.error) {
+            return Err(BindEnd::Refused(error));
+        }
+        lease.state.set_schema(Some(schema));
+        self.state.set_schema(Some(schema));
+        Ok(())
+    }
+
+    async fn login_error(&mut self, error: &ErrorReply) -> Result<(), LoginOver> {
+        self.cx.measure.failure(crate::error::Side::Server, crate::error::Stage::ClientLogin);
+        let mut payload = BytesMut::new();
+        encode_err(&mut payload, error, true);
+        self.io.queue_packet(&payload);
+        let out = std::mem::take(&mut self.io.write_buf);
+        // The login is over whether the client hears why or not.
+        let _ = self.send(&out).await;
+        self.end_now();
+        Err(LoginOver)
+    }
+
+    /// The OK that ends a login.
+    pub(super) async fn login_ok(&mut self) -> Flow {
+        let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status: self.status, warnings: 0, info: b"", session_state: b"" };
+        let mut payload = BytesMut::new();
+        ok.encode(&mut payload, self.capabilities, 0);
+        self.io.queue_packet(&payload);
+        let out = std::mem::take(&mut self.io.write_buf);
+        self.send(&out).await
+    }
+}
+
+impl From<ChangedUser> for Entered {
+    fn from(changed: ChangedUser) -> Entered {
+        let ChangedUser { account, schema, collation, opening, dedicated, .. } = changed;
+        Entered { account, schema, collation, opening, dedicated }
+    }
+}

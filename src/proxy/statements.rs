@@ -1,0 +1,414 @@
+//! Prepared statements of the binary protocol: the client's ids on whatever server session executes them.
+//!
+//! A statement is prepared again where it is not known yet, and its parameter types are sent again where the server was last told others.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::error::Stage;
+use crate::pool::flight::{self, Ask};
+use crate::pool::prepared::StatementKey;
+use crate::protocol::mysql::capability::StatusFlags;
+use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES, PAYLOAD_BYTES_MAX};
+use crate::protocol::mysql::prepared::{self, BulkExecuteHeader, ExecuteHeader, RewrittenRequest};
+use crate::protocol::mysql::reply::ReplyShape;
+use crate::proxy::bind::BindEnd;
+use crate::proxy::errors;
+use crate::proxy::execute::{Kind, Request, Served, command_packet, text_of};
+use crate::proxy::send::{Sending, Sent};
+use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::wire::RequestHead;
+use crate::session::pins::PinReason;
+use crate::session::statement::ClientStatement;
+use crate::sql::{Effects, Facts};
+
+/// Which form of execution a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Execution {
+    /// COM_STMT_EXECUTE
+    Single,
+    /// COM_STMT_BULK_EXECUTE
+    Bulk,
+    /// COM_STMT_FETCH, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA: only the id is the server's.
+    IdOnly,
+}
+
+impl ClientSession {
+    /// COM_STMT_PREPARE.
+    pub(super) async fn stmt_prepare(&mut self, head: RequestHead) -> Flow {
+        if !head.complete {
+            return self.refuse(head, errors::packet_too_large()).await;
+        }
+        let end = head.header.frame_len();
+        let payload = Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default());
+        let sql = text_of(&payload);
+        let limits = &self.cx.config.session;
+        if self.statements.room_for(sql.len(), limits.prepared_statements_max, limits.prepared_bytes_max).is_err() {
+            return self.refuse(head, errors::too_many_statements()).await;
+        }
+        let facts = Arc::new(crate::sql::analyse(&sql, &self.lex_context()));
+        self.cx.measure.statement(facts.class);
+        let id = self.statements.next_id();
+        let none = Facts::default();
+        let request = Request {
+            head,
+            rewritten: self.with_connection_id(&sql, &facts).map(|text| command_packet(0x16, &text)),
+            shape: ReplyShape::Prepare,
+            facts: &none,
+            client_statement: id,
+            kind: Kind::Other,
+            stateless: true,
+        };
+        match self.serve(request).await {
+            Served::Answered(report) => {
+                if let Some((server_id, params, columns)) = report.prepared {
+                    let sql = self.with_connection_id(&sql, &facts).map_or(sql, Bytes::from);
+                    let statement = ClientStatement { sql, facts, params, columns, types: None, private: false, cursor: false, failed: None };
+                    let key = self.key(id, &statement, None);
+                    if let Some(lease) = &mut self.lease {
+                        lease.prepared.insert(key, server_id);
+                    }
+                    self.statements.insert(id, statement);
+                }
+                Flow::Continue
+            }
+            Served::Refused => Flow::Continue,
+            Served::ClientGone => Flow::End,
+        }
+    }
+
+    fn key(&self, id: u32, statement: &ClientStatement, text: Option<Bytes>) -> StatementKey {
+        StatementKey {
+            sql: text.unwrap_or_else(|| statement.sql.clone()),
+            // A private statement stays what it is although the session changes: its cursor or its data are on the server.
+            parse_fingerprint: if statement.private { 0 } else { self.state.parse_fingerprint() },
+            private: statement.private.then_some((self.handle.id, id)),
+        }
+    }
+
+    /// COM_STMT_EXECUTE.
+    pub(super) async fn stmt_execute(&mut self, head: RequestHead) -> Flow {
+        let payload_end = head.header.frame_len().min(self.io.read_buf.len());
+        let payload = self.io.read_buf.get(HEADER_BYTES..payload_end).unwrap_or_default();
+        let Ok(asked) = prepared::stmt_id(payload) else {
+            return self.refuse(head, errors::malformed("COM_STMT_EXECUTE")).await;
+        };
+        let Some((id, statement)) = self.statements.get_mut(asked) else {
+            return self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_execute")).await;
+        };
+        let Ok(header) = ExecuteHeader::parse(payload, statement.params, false) else {
+            return self.refuse(head, errors::malformed("COM_STMT_EXECUTE")).await;
+        };
+        if header.new_params_bound {
+            remember_types(statement, payload.get(header.types.clone()).unwrap_or_default());
+        }
+        if let Some(error) = statement.failed.take() {
+            return self.refuse(head, error).await;
+        }
+        if header.wants_cursor() {
+            statement.private = true;
+        }
+        self.execute_statement(head, id, Execution::Single).await
+    }
+
+    /// COM_STMT_BULK_EXECUTE (MariaDB).
+    pub(super) async fn stmt_bulk_execute(&mut self, head: RequestHead) -> Flow {
+        let payload_end = head.header.frame_len().min(self.io.read_buf.len());
+        let payload = self.io.read_buf.get(HEADER_BYTES..payload_end).unwrap_or_default();
+        let Ok(asked) = prepared::stmt_id(payload) else {
+            return self.refuse(head, errors::malformed("COM_STMT_BULK_EXECUTE")).await;
+        };
+        let Some((id, statement)) = self.statements.get_mut(asked) else {
+            return self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_bulk_execute")).await;
+        };
+        let Ok(header) = BulkExecuteHeader::parse(payload, statement.params) else {
+            return self.refuse(head, errors::malformed("COM_STMT_BULK_EXECUTE")).await;
+        };
+        if !header.types.is_empty() {
+            remember_types(statement, payload.get(header.types.clone()).unwrap_or_default());
+        }
+        self.execute_statement(head, id, Execution::Bulk).await
+    }
+
+    async fn execute_statement(&mut self, head: RequestHead, id: u32, execution: Execution) -> Flow {
+        let Some((_, statement)) = self.statements.get_mut(id) else { return Flow::End };
+        let facts = statement.facts.clone();
+        self.cx.measure.statement(facts.class);
+        let request = Request {
+            head,
+            rewritten: None,
+            shape: ReplyShape::Execute,
+            facts: &facts,
+            client_statement: 0,
+            kind: Kind::Statement { id, execution },
+            stateless: false,
+        };
+        match self.serve(request).await {
+            Served::Answered(report) => {
+                let open = report.status.is_some_and(|s| s.contains(StatusFlags::CURSOR_EXISTS));
+                if let Some((_, statement)) = self.statements.get_mut(id)
+                    && (open || statement.private)
+                {
+                    statement.cursor = open;
+                    self.unpin_statement();
+                }
+                Flow::Continue
+            }
+            Served::Refused => Flow::Continue,
+            Served::ClientGone => Flow::End,
+        }
+    }
+
+    /// Long data is used up by an execution, cursors by their last row: pins that no statement needs any more go.
+    fn unpin_statement(&mut self) {
+        let mut pins = self.pins;
+        pins.remove(PinReason::LongData);
+        if !self.statements.any_cursor() {
+            pins.remove(PinReason::Cursor);
+        }
+        self.set_pins(pins);
+    }
+
+    /// Before a request about a statement is sent: the statement is there, and the request speaks of it by the server's id.
+    pub(super) async fn adapt_statement(&mut self, request: &mut Request<'_>, id: u32, execution: Execution) -> Result<(), BindEnd> {
+        let server_id = self.ensure_prepared(id).await?;
+        let end = request.head.header.frame_len().min(self.io.read_buf.len());
+        let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let payload = self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default();
+        let text = self.execution_text.take();
+        let types = statement.types.clone();
+        let rewritten = match execution {
+            Execution::Single => {
+                let header = ExecuteHeader::parse(payload, statement.params, false)
+                    .map_err(|_| BindEnd::Refused(errors::malformed("COM_STMT_EXECUTE")))?;
+                let known = self.told_types(id, text, header.new_params_bound, &types);
+                let payload = self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default();
+                match (header.new_params_bound || header.num_values == 0 || known, &types) {
+                    (false, Some(types)) => Some(
+                        prepared::rewrite_execute(payload, &header, server_id, Some(types))
+                            .map_err(|_| BindEnd::Refused(errors::malformed("COM_STMT_EXECUTE")))?,
+                    ),
+                    _ => None,
+                }
+            }
+            Execution::Bulk => {
+                let header = BulkExecuteHeader::parse(payload, statement.params)
+                    .map_err(|_| BindEnd::Refused(errors::malformed("COM_STMT_BULK_EXECUTE")))?;
+                let sends = header.flags & prepared::BULK_SEND_TYPES != 0;
+                let known = self.told_types(id, text, sends, &types);
+                match (sends || known, &types) {
+                    (false, Some(types)) => Some(prepared::rewrite_bulk_execute(&header, server_id, Some(types))),
+                    _ => None,
+                }
+            }
+            Execution::IdOnly => None,
+        };
+        match rewritten {
+            Some(rewritten) => {
+                request.rewritten = Some(self.whole(request.head, &rewritten)?);
+                Ok(())
+            }
+            None => {
+                let payload = self.io.read_buf.get_mut(HEADER_BYTES..end).unwrap_or_default();
+                prepared::set_stmt_id(payload, server_id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the server knows the types of this execution; if they are sent with it, it will.
+    fn told_types(&mut self, id: u32, text: Option<Bytes>, sends: bool, types: &Option<Bytes>) -> bool {
+        let Some((_, statement)) = self.statements.get_mut(id) else { return false };
+        let statement = statement.clone();
+        let key = self.key(id, &statement, text);
+        let Some(on_server) = self.lease.as_mut().and_then(|l| l.prepared.get_mut(&key)) else { return false };
+        let known = on_server.types == *types;
+        if sends || !known {
+            on_server.types.clone_from(types);
+        }
+        known
+    }
+
+    /// A rewritten request as frames. Only a request that is in the buffer as a whole and stays one frame can be rewritten.
+    fn whole(&self, head: RequestHead, rewritten: &RewrittenRequest) -> Result<BytesMut, BindEnd> {
+        let end = head.header.frame_len();
+        let tail = self.io.read_buf.get(HEADER_BYTES + rewritten.tail_start..end);
+        let (true, Some(tail)) = (head.complete, tail) else {
+            return Err(BindEnd::Refused(errors::not_supported(
+                "an execution of more than 256 KB that does not send its parameter types (bind the parameters again)",
+            )));
+        };
+        let payload_len = rewritten.prefix.len() + tail.len();
+        if payload_len >= PAYLOAD_BYTES_MAX {
+            return Err(BindEnd::Refused(errors::packet_too_large()));
+        }
+        let mut out = BytesMut::with_capacity(HEADER_BYTES + payload_len);
+        out.put_slice(&FrameHeader { payload_len, seq: 0 }.encode());
+        out.put_slice(&rewritten.prefix);
+        out.put_slice(tail);
+        Ok(out)
+    }
+
+    /// The server's id of a statement on the bound server session, preparing it there if need be.
+    async fn ensure_prepared(&mut self, id: u32) -> Result<u32, BindEnd> {
+        let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let facts = statement.facts.clone();
+        let sql = statement.sql.clone();
+        let statement = statement.clone();
+        self.execution_text = if facts.volatile.is_empty() {
+            None
+        } else {
+            self.with_values(&sql, &facts).map_err(BindEnd::Refused)?.map(Bytes::from)
+        };
+        let key = self.key(id, &statement, self.execution_text.clone());
+        let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
+        if let Some(known) = lease.prepared.get_mut(&key) {
+            return Ok(known.id);
+        }
+        let mut closes = BytesMut::new();
+        lease.prepared.write_closes(&mut closes);
+        lease.last_use = None;
+        let answers = match flight::fly(&mut lease.conn, &closes, &[Ask::Prepare(key.sql.clone())]).await {
+            Ok(answers) => answers,
+            Err(_) => return Err(BindEnd::Lost(Stage::Replay)),
+        };
+        let Some(answer) = answers.into_iter().next() else { return Err(BindEnd::Lost(Stage::Replay)) };
+        if let Some(error) = answer.error {
+            return Err(BindEnd::Refused(error));
+        }
+        let Some(made) = answer.prepared else { return Err(BindEnd::Lost(Stage::Replay)) };
+        if made.num_params != statement.params {
+            return Err(BindEnd::Refused(errors::value_lost("a prepared statement (it has other parameters on this node)")));
+        }
+        lease.prepared.insert(key, made.stmt_id);
+        self.cx.measure.prepared_again();
+        Ok(made.stmt_id)
+    }
+
+    /// COM_STMT_CLOSE: no answer. A shared statement stays on the server sessions that have it.
+    pub(super) async fn stmt_close(&mut self, head: RequestHead) -> Flow {
+        let payload = self.take_payload(head);
+        if let Ok(id) = prepared::stmt_id(&payload)
+            && let Some(statement) = self.statements.remove(id)
+            && statement.private
+        {
+            let key = self.key(id, &statement, None);
+            if let Some(lease) = &mut self.lease {
+                lease.prepared.remove(&key);
+            }
+            self.unpin_statement();
+        }
+        Flow::Continue
+    }
+
+    /// COM_STMT_RESET: long data and cursor of a statement are dropped.
+    pub(super) async fn stmt_reset(&mut self, head: RequestHead) -> Flow {
+        let payload = self.io.read_buf.get(HEADER_BYTES..).unwrap_or_default();
+        let asked = prepared::stmt_id(payload).unwrap_or(0);
+        let Some((id, statement)) = self.statements.get_mut(asked) else {
+            return self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_reset")).await;
+        };
+        statement.failed = None;
+        if !statement.private || self.lease.is_none() {
+            if self.skip_request(head).await == Flow::End {
+                return Flow::End;
+            }
+            return self.reply_ok().await;
+        }
+        self.about_statement(head, id, ReplyShape::Simple).await
+    }
+
+    /// COM_STMT_FETCH.
+    pub(super) async fn stmt_fetch(&mut self, head: RequestHead) -> Flow {
+        let payload = self.io.read_buf.get(HEADER_BYTES..).unwrap_or_default();
+        let asked = prepared::stmt_id(payload).unwrap_or(0);
+        match self.statements.get_mut(asked) {
+            Some((id, statement)) if statement.private => self.about_statement(head, id, ReplyShape::Fetch).await,
+            _ => self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_fetch")).await,
+        }
+    }
+
+    async fn about_statement(&mut self, head: RequestHead, id: u32, shape: ReplyShape) -> Flow {
+        let facts = Facts::default();
+        let kind = Kind::Statement { id, execution: Execution::IdOnly };
+        let request = Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind, stateless: false };
+        match self.serve(request).await {
+            Served::Answered(report) => {
+                let over = shape == ReplyShape::Simple
+                    || report.error.is_some()
+                    || report.status.is_some_and(|s| s.contains(StatusFlags::LAST_ROW_SENT));
+                if over && let Some((_, statement)) = self.statements.get_mut(id) {
+                    statement.cursor = false;
+                    self.unpin_statement();
+                }
+                Flow::Continue
+            }
+            Served::Refused => Flow::Continue,
+            Served::ClientGone => Flow::End,
+        }
+    }
+
+    /// COM_STMT_SEND_LONG_DATA: no answer, so what goes wrong is told by the execution.
+    pub(super) async fn stmt_send_long_data(&mut self, head: RequestHead) -> Flow {
+        let payload = self.io.read_buf.get(HEADER_BYTES..).unwrap_or_default();
+        let asked = prepared::stmt_id(payload).unwrap_or(0);
+        let Some((id, statement)) = self.statements.get_mut(asked) else { return self.skip_request(head).await };
+        statement.private = true;
+        let facts = Facts { effects: Effects::empty(), ..Facts::default() };
+        let kind = Kind::Statement { id, execution: Execution::IdOnly };
+        let mut request = Request { head, rewritten: None, shape: ReplyShape::None, facts: &facts, client_statement: 0, kind, stateless: true };
+        let hold_until = std::time::Instant::now() + self.cx.hold_timeout;
+        let ready = match self.lost.take() {
+            Some(error) => Err(BindEnd::Refused(error)),
+            None => match self.bind_and_replay(&facts, hold_until).await {
+                Ok(()) => self.adapt_statement(&mut request, id, Execution::IdOnly).await,
+                end => end,
+            },
+        };
+        let error = match ready {
+            Ok(()) => match self.send_request(&request).await {
+                Sent::All => {
+                    if std::mem::take(&mut self.sending) == Sending::Untouched {
+                        let n = head.header.frame_len().min(self.io.read_buf.len());
+                        crate::proxy::relay::consume(&mut self.io.read_buf, n);
+                    }
+                    let mut pins = self.pins;
+                    pins.insert(PinReason::LongData);
+                    self.set_pins(pins);
+                    return Flow::Continue;
+                }
+                Sent::ClientGone | Sent::TooLong => return Flow::End,
+                Sent::ServerLost => errors::value_lost("long data of a prepared statement"),
+            },
+            Err(BindEnd::ClientGone) => return Flow::End,
+            Err(BindEnd::Refused(error)) => error,
+            Err(BindEnd::Lost(_)) => errors::value_lost("long data of a prepared statement"),
+        };
+        if let Some((_, statement)) = self.statements.get_mut(id) {
+            statement.failed = Some(error);
+        }
+        match std::mem::take(&mut self.sending) {
+            Sending::Untouched => self.skip_request(head).await,
+            Sending::Streamed { left, continues } => self.skip_rest(left, continues).await,
+        }
+    }
+
+    /// CONNECTION_ID() is the same for the whole session: it can be put in before a statement is prepared.
+    fn with_connection_id(&self, sql: &[u8], facts: &Facts) -> Option<Vec<u8>> {
+        use crate::sql::VolatileKind;
+        let mut only = facts.clone();
+        only.volatile.retain(|call| matches!(call.kind, VolatileKind::ConnectionId | VolatileKind::PseudoThreadIdVar));
+        // Another kind beside it would shift places: then all of it waits for the execution.
+        if only.volatile.len() != facts.volatile.len() {
+            return None;
+        }
+        self.with_values(sql, &only).ok().flatten()
+    }
+}
+
+fn remember_types(statement: &mut ClientStatement, types: &[u8]) {
+    if statement.types.as_deref() != Some(types) {
+        statement.types = Some(Bytes::copy_from_slice(types));
+    }
+}

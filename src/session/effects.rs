@@ -1,0 +1,159 @@
+//! What a statement that was answered does to a client's session: pins by what the lexer saw and what the server reported.
+//!
+//! What the server reports is the truth. The lexer fills what no server reports; a change that neither explains pins.
+
+use crate::sql::{Effects, Facts, StatementCount, TransactionControl, VolatileKind};
+
+use super::pins::{PinReason, Pins};
+
+/// What the server reported with the last OK (or EOF) of an answer, besides values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// The state-change flag was set.
+    pub state_changed: bool,
+    /// A variable or the schema was reported with it.
+    pub values: bool,
+    /// LOCK TABLES is in force, if the transaction state was reported.
+    pub tables_locked: Option<bool>,
+    /// Characteristics for the next transaction are pending, if reported.
+    pub characteristics: Option<bool>,
+    /// Warnings of the last result.
+    pub warnings: u16,
+    /// The answer ended with an error.
+    pub error: bool,
+    /// A transaction is open after it.
+    pub in_transaction: bool,
+}
+
+/// The lasting and momentary pins that a statement may bring, as far as its text tells: asked before it is sent, so that a session that may not
+/// pin is refused in time.
+pub fn foreseen(facts: &Facts) -> Pins {
+    let mut pins = Pins::NONE;
+    let effects = facts.effects;
+    let mut on = |flags: Effects, reason: PinReason| {
+        if effects.intersects(flags) {
+            pins.insert(reason);
+        }
+    };
+    on(Effects::USER_VARIABLE_WRITE, PinReason::UserVariables);
+    on(Effects::TEMPORARY_TABLE, PinReason::TemporaryTable);
+    on(Effects::GET_LOCK, PinReason::UserLock);
+    on(Effects::LOCK_TABLES, PinReason::LockTables);
+    on(Effects::FLUSH_READ_LOCK, PinReason::GlobalReadLock);
+    on(Effects::HANDLER_OPEN | Effects::HANDLER_USE, PinReason::Handler);
+    on(Effects::TEXT_PREPARE | Effects::TEXT_EXECUTE, PinReason::TextPrepare);
+    on(Effects::NEXT_TRANSACTION, PinReason::NextTransaction);
+    on(Effects::ROLE, PinReason::Role);
+    on(Effects::ROUTINE, PinReason::UnseenCode);
+    on(Effects::UNKNOWN, PinReason::UnreadStatement);
+    on(Effects::CALC_FOUND_ROWS, PinReason::FoundRows);
+    on(Effects::SESSION_TRACKING, PinReason::SessionTracking);
+    on(
+        Effects::TIMESTAMP_VARIABLE
+            | Effects::RAND_SEED
+            | Effects::INSERT_ID
+            | Effects::LAST_INSERT_ID_SET
+            | Effects::REPLICATION_VARIABLE,
+        PinReason::UnreportedVariable,
+    );
+    on(Effects::PROFILING, PinReason::Profiling);
+    on(Effects::SEQUENCE_READ, PinReason::Sequence);
+    on(Effects::XA, PinReason::Xa);
+    if !facts.certain {
+        pins.insert(PinReason::UnreadStatement);
+    }
+    pins
+}
+
+/// The pins after a statement of a session that had `before`.
+pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
+    let mut pins = before;
+    // Momentary pins end with the next statement, unless that one asks for what they keep.
+    let asks_diagnostics = facts.effects.contains(Effects::SHOW_DIAGNOSTICS);
+    if !asks_diagnostics {
+        pins.remove(PinReason::Diagnostics);
+    }
+    let asks_found_rows = facts.volatile.iter().any(|call| call.kind == VolatileKind::FoundRows);
+    if !asks_found_rows && !asks_diagnostics {
+        pins.remove(PinReason::FoundRows);
+    }
+    pins = pins.union(if reported.error { foreseen(facts).minus(harmless_if_failed()) } else { foreseen(facts) });
+    if !reported.error {
+        end_locks(&mut pins, facts);
+    }
+    if (reported.warnings > 0 || reported.error) && !asks_diagnostics {
+        pins.insert(PinReason::Diagnostics);
+    }
+    if reported.state_changed && !reported.values && !explained(facts, pins) {
+        pins.insert(PinReason::UnexplainedChange);
+    }
+    match reported.tables_locked {
+        Some(true) => {
+            pins.insert(PinReason::LockTables);
+        }
+        Some(false) => {
+            pins.remove(PinReason::LockTables);
+        }
+        None => {}
+    }
+    match reported.characteristics {
+        Some(true) if !reported.in_transaction => {
+            pins.insert(PinReason::NextTransaction);
+        }
+        Some(false) => {
+            pins.remove(PinReason::NextTransaction);
+        }
+        _ => {}
+    }
+    pins
+}
+
+/// Single statements that certainly changed nothing when they failed.
+fn harmless_if_failed() -> Pins {
+    let mut pins = Pins::NONE;
+    for reason in [
+        PinReason::TemporaryTable,
+        PinReason::LockTables,
+        PinReason::GlobalReadLock,
+        PinReason::Handler,
+        PinReason::TextPrepare,
+        PinReason::NextTransaction,
+        PinReason::Role,
+        PinReason::FoundRows,
+    ] {
+        pins.insert(reason);
+    }
+    pins
+}
+
+fn end_locks(pins: &mut Pins, facts: &Facts) {
+    if facts.statements != StatementCount::One {
+        return;
+    }
+    if facts.effects.contains(Effects::UNLOCK_TABLES) {
+        pins.remove(PinReason::LockTables);
+        pins.remove(PinReason::GlobalReadLock);
+    }
+    if matches!(facts.txn, TransactionControl::Begin { .. }) {
+        pins.remove(PinReason::LockTables);
+    }
+}
+
+/// Whether the statement's own effects explain a state-change flag that came without a value.
+fn explained(facts: &Facts, pins: Pins) -> bool {
+    let known = Effects::USER_VARIABLE_WRITE
+        | Effects::TEMPORARY_TABLE
+        | Effects::TEMPORARY_TABLE_DROP
+        | Effects::TEXT_PREPARE
+        | Effects::TEXT_EXECUTE
+        | Effects::TEXT_DEALLOCATE
+        | Effects::ROLE
+        | Effects::SYSTEM_VARIABLE_SET
+        | Effects::LOCK_TABLES
+        | Effects::UNLOCK_TABLES
+        | Effects::NEXT_TRANSACTION;
+    facts.effects.intersects(known)
+        || facts.txn != TransactionControl::None
+        || facts.use_schema.is_some()
+        || pins.contains(PinReason::UnseenCode)
+}

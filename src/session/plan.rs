@@ -1,0 +1,278 @@
+//! The replay plan: what must be said to a server session so that it is in the state that the client believes in.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::state::{CharacterSets, SessionState};
+use crate::sql::literal;
+
+/// The difference between a client's state and a server session's, ready to be said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplayPlan {
+    /// Variables to be set, with their values.
+    pub variables: Vec<(Arc<str>, Bytes)>,
+    /// Character sets to be set, as a group.
+    pub charsets: Option<CharacterSets>,
+    /// The schema to be used.
+    pub schema: Option<Bytes>,
+    /// `SET last_insert_id`, where the statement reads it.
+    pub last_insert_id: Option<u64>,
+}
+
+/// How far a server session is from a client's state. Smaller is nearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Distance(pub u32);
+
+/// Why a server session can't be brought into a client's state at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreachable {
+    /// A schema can be changed but not given up, and the client has none.
+    SchemaCannotBeUnset,
+}
+
+/// Variables whose value differs, with the value that `want` has. A variable that `have` changed and `want`'s baseline does not know
+/// (nodes of different versions) is left out: it can't be put back by name, so the caller's distance keeps such sessions apart.
+pub fn differing_variables(want: &SessionState, have: &SessionState) -> Vec<(Arc<str>, Bytes)> {
+    let mut out: Vec<(Arc<str>, Bytes)> = Vec::new();
+    if Arc::ptr_eq(want.baseline(), have.baseline()) {
+        merge(want, have, &mut out);
+        return out;
+    }
+    for (name, have_value) in have.baseline().iter() {
+        let have_value = have.get(name).unwrap_or(have_value);
+        if let Some(want_value) = want.get(name)
+            && want_value != have_value
+        {
+            out.push((name.clone(), want_value.clone()));
+        }
+    }
+    for (name, value) in want.variables() {
+        if have.baseline().get(name).is_none() && have.get(name) != Some(value) {
+            out.push((name.clone(), value.clone()));
+        }
+    }
+    out
+}
+
+/// Both lists are sorted: one pass over the two.
+fn merge(want: &SessionState, have: &SessionState, out: &mut Vec<(Arc<str>, Bytes)>) {
+    let (mut w, mut h) = (want.variables().iter().peekable(), have.variables().iter().peekable());
+    loop {
+        match (w.peek(), h.peek()) {
+            (None, None) => return,
+            (Some((wn, wv)), Some((hn, hv))) if wn == hn => {
+                if wv != hv {
+                    out.push((wn.clone(), wv.clone()));
+                }
+                w.next();
+                h.next();
+            }
+            (Some((wn, wv)), hn) if hn.is_none_or(|(hn, _)| wn < hn) => {
+                out.push((wn.clone(), wv.clone()));
+                w.next();
+            }
+            (_, Some((hn, _))) => {
+                if let Some(value) = want.baseline().get(hn) {
+                    out.push((hn.clone(), value.clone()));
+                }
+                h.next();
+            }
+            (Some((wn, wv)), None) => {
+                out.push((wn.clone(), wv.clone()));
+                w.next();
+            }
+        }
+    }
+}
+
+/// How far `have` is from `want`; an error where no replay leads from one to the other.
+pub fn distance(want: &SessionState, have: &SessionState) -> Result<Distance, Unreachable> {
+    if want.same_as(have) {
+        return Ok(Distance(0));
+    }
+    if want.schema().is_none() && have.schema().is_some() {
+        return Err(Unreachable::SchemaCannotBeUnset);
+    }
+    let mut differences = differing_variables(want, have).len() as u32;
+    differences += u32::from(want.charsets() != have.charsets());
+    differences += u32::from(want.schema() != have.schema());
+    Ok(Distance(differences))
+}
+
+impl ReplayPlan {
+    /// The plan that leads from `have` to `want`.
+    pub fn between(want: &SessionState, have: &SessionState) -> Result<ReplayPlan, Unreachable> {
+        if want.same_as(have) {
+            return Ok(ReplayPlan::default());
+        }
+        if want.schema().is_none() && have.schema().is_some() {
+            return Err(Unreachable::SchemaCannotBeUnset);
+        }
+        Ok(ReplayPlan {
+            variables: differing_variables(want, have),
+            charsets: (want.charsets() != have.charsets()).then(|| want.charsets().clone()),
+            schema: if want.schema() == have.schema() { None } else { want.schema().cloned() },
+            last_insert_id: None,
+        })
+    }
+
+    /// Whether nothing has to be said.
+    pub fn is_empty(&self) -> bool {
+        self.variables.is_empty() && self.charsets.is_none() && self.schema.is_none() && self.last_insert_id.is_none()
+    }
+
+    /// What the plan is about, for an error message.
+    pub fn what(&self) -> &'static str {
+        match (self.variables.is_empty() && self.charsets.is_none(), self.schema.is_some()) {
+            (true, true) => "schema",
+            (false, true) => "schema and variables",
+            (_, false) => "variables",
+        }
+    }
+
+    /// Writes the one `SET` statement of this plan (everything but the schema); returns whether there is one.
+    ///
+    /// Character sets come first, so that string values that follow are read in the set the client had when it chose them; an explicit
+    /// collation comes after the connection's set, which would put it back to a default.
+    pub fn write_set(&self, out: &mut BytesMut) -> bool {
+        let start = out.len();
+        let separator = |out: &mut BytesMut| {
+            out.put_slice(if out.len() == start { b"SET " } else { b"," });
+        };
+        if let Some(sets) = &self.charsets {
+            for (name, value) in [
+                ("character_set_client", &sets.client),
+                ("character_set_results", &sets.results),
+                ("character_set_connection", &sets.connection),
+            ] {
+                separator(out);
+                out.put_slice(b"@@SESSION.");
+                out.put_slice(name.as_bytes());
+                out.put_u8(b'=');
+                if value.is_empty() {
+                    out.put_slice(b"NULL");
+                } else {
+                    literal::put_string(out, value);
+                }
+            }
+            if let Some(collation) = &sets.collation {
+                separator(out);
+                out.put_slice(b"@@SESSION.collation_connection=");
+                literal::put_string(out, collation);
+            }
+        }
+        for (name, value) in &self.variables {
+            separator(out);
+            out.put_slice(b"@@SESSION.");
+            literal::put_variable_assignment(out, name, value);
+        }
+        if let Some(id) = self.last_insert_id {
+            separator(out);
+            out.put_slice(b"@@SESSION.last_insert_id=");
+            out.put_slice(id.to_string().as_bytes());
+        }
+        out.len() > start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::baseline::Baseline;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn baseline(values: &[(&str, &str)]) -> Arc<Baseline> {
+        Arc::new(Baseline::new(
+            values.iter().map(|(n, v)| (Arc::from(*n), Bytes::copy_from_slice(v.as_bytes()))),
+        ))
+    }
+
+    fn charsets() -> CharacterSets {
+        CharacterSets { client: "utf8mb4".into(), connection: "utf8mb4".into(), results: "utf8mb4".into(), collation: None }
+    }
+
+    #[test]
+    fn an_equal_state_needs_nothing() {
+        let state = SessionState::new(baseline(&[("a", "1")]), charsets(), Some("d".into()));
+        assert!(ReplayPlan::between(&state, &state.clone()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_another_client_left_is_put_back() {
+        let base = baseline(&[("autocommit", "ON"), ("sql_mode", "STRICT")]);
+        let want = SessionState::new(base.clone(), charsets(), None);
+        let mut have = want.clone();
+        have.set("sql_mode", b"ANSI");
+        let plan = ReplayPlan::between(&want, &have).unwrap();
+        let mut sql = BytesMut::new();
+        assert!(plan.write_set(&mut sql));
+        assert_eq!(&sql[..], b"SET @@SESSION.sql_mode='STRICT'");
+    }
+
+    #[test]
+    fn a_schema_cannot_be_given_up() {
+        let base = baseline(&[]);
+        let want = SessionState::new(base.clone(), charsets(), None);
+        let have = SessionState::new(base, charsets(), Some("d".into()));
+        assert_eq!(distance(&want, &have), Err(Unreachable::SchemaCannotBeUnset));
+    }
+
+    #[test]
+    fn nodes_with_other_globals_are_made_equal() {
+        let want = SessionState::new(baseline(&[("sql_mode", "A"), ("x", "1")]), charsets(), None);
+        let have = SessionState::new(baseline(&[("sql_mode", "B"), ("x", "1")]), charsets(), None);
+        let plan = ReplayPlan::between(&want, &have).unwrap();
+        assert_eq!(plan.variables, vec![(Arc::from("sql_mode"), Bytes::from_static(b"A"))]);
+    }
+
+    const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+    fn any_state(base: Arc<Baseline>) -> impl Strategy<Value = SessionState> {
+        (proptest::collection::vec((0..NAMES.len(), 0u8..3), 0..8), proptest::option::of(0u8..2)).prop_map(
+            move |(sets, schema)| {
+                let schema = schema.map(|n| Bytes::from(format!("s{n}")));
+                let mut state = SessionState::new(base.clone(), charsets(), schema);
+                for (name, value) in sets {
+                    state.set(NAMES[name], value.to_string().as_bytes());
+                }
+                state
+            },
+        )
+    }
+
+    fn any_pair() -> impl Strategy<Value = (SessionState, SessionState)> {
+        let one = baseline(&[("a", "0"), ("b", "0"), ("c", "0"), ("d", "0"), ("e", "0")]);
+        let other = baseline(&[("a", "1"), ("b", "0"), ("c", "2"), ("d", "0"), ("e", "0")]);
+        let (one_again, other_again) = (one.clone(), other.clone());
+        prop_oneof![
+            (any_state(one.clone()), any_state(one)),
+            (any_state(one_again), any_state(other)),
+            (any_state(other_again.clone()), any_state(other_again)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn carrying_a_plan_out_makes_the_states_equal((want, have) in any_pair()) {
+            let Ok(plan) = ReplayPlan::between(&want, &have) else { return Ok(()) };
+            let mut after = have.clone();
+            for (name, value) in &plan.variables {
+                after.set(name, value);
+            }
+            if let Some(schema) = &plan.schema {
+                after.set_schema(Some(schema));
+            }
+            for name in NAMES {
+                prop_assert_eq!(after.get(name), want.get(name));
+            }
+            prop_assert_eq!(after.schema(), want.schema());
+            let mut like = have.clone();
+            like.become_like(&want);
+            for name in NAMES {
+                prop_assert_eq!(like.get(name), want.get(name));
+            }
+            prop_assert!(differing_variables(&want, &like).is_empty());
+        }
+    }
+}

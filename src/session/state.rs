@@ -1,0 +1,227 @@
+//! The state of a session: baseline, variables that differ from it, character sets, schema, last insert id.
+//!
+//! The four variables of the connection's character sets are one group, because servers set them together and report them incompletely:
+//! after `SET NAMES x` no server reports `collation_connection`, which then is the default collation of x.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::baseline::Baseline;
+
+/// The connection's character sets. `collation_connection: None` means: the default collation of `connection` on whatever server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CharacterSets {
+    /// character_set_client
+    pub client: Bytes,
+    /// character_set_connection
+    pub connection: Bytes,
+    /// character_set_results; empty for NULL (no conversion).
+    pub results: Bytes,
+    /// collation_connection, if it is not the default of `connection`.
+    pub collation: Option<Bytes>,
+}
+
+/// What a session is in.
+#[derive(Clone, Debug)]
+pub struct SessionState {
+    baseline: Arc<Baseline>,
+    /// Sorted by name; only values that differ from the baseline.
+    variables: Vec<(Arc<str>, Bytes)>,
+    charsets: CharacterSets,
+    schema: Option<Bytes>,
+    fingerprint: u64,
+    parse_fingerprint: u64,
+    version: u64,
+}
+
+/// Variables that change how a statement's text is understood; a prepared statement depends on them.
+const PARSE_VARIABLES: [&str; 3] = ["sql_mode", "default_storage_engine", "sql_quote_show_create"];
+
+impl SessionState {
+    /// A fresh session.
+    pub fn new(baseline: Arc<Baseline>, charsets: CharacterSets, schema: Option<Bytes>) -> SessionState {
+        let mut state = SessionState {
+            baseline,
+            variables: Vec::new(),
+            charsets,
+            schema,
+            fingerprint: 0,
+            parse_fingerprint: 0,
+            version: 0,
+        };
+        state.changed();
+        state
+    }
+
+    /// The baseline.
+    pub fn baseline(&self) -> &Arc<Baseline> {
+        &self.baseline
+    }
+
+    /// The variables that differ from the baseline.
+    pub fn variables(&self) -> &[(Arc<str>, Bytes)] {
+        &self.variables
+    }
+
+    /// The character sets.
+    pub fn charsets(&self) -> &CharacterSets {
+        &self.charsets
+    }
+
+    /// The default schema.
+    pub fn schema(&self) -> Option<&Bytes> {
+        self.schema.as_ref()
+    }
+
+    /// Counts the changes.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Equal states have equal fingerprints; the reverse is checked by [`SessionState::same_as`].
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The same for what a prepared statement's meaning depends on: schema, sql_mode, character sets.
+    pub fn parse_fingerprint(&self) -> u64 {
+        self.parse_fingerprint
+    }
+
+    /// The value of a variable in this session.
+    pub fn get(&self, name: &str) -> Option<&Bytes> {
+        match self.variables.binary_search_by(|(n, _)| n.as_ref().cmp(name)) {
+            Ok(at) => self.variables.get(at).map(|(_, value)| value),
+            Err(_) => self.baseline.get(name),
+        }
+    }
+
+    /// Records the value of a variable, as a server reported it. The variables of the character-set group are told apart here.
+    pub fn set(&mut self, name: &str, value: &[u8]) {
+        match name {
+            "character_set_client" => self.charsets.client = Bytes::copy_from_slice(value),
+            "character_set_results" => self.charsets.results = Bytes::copy_from_slice(value),
+            "character_set_connection" => {
+                // The server has put collation_connection to this set's default, and does not say so.
+                self.charsets.connection = Bytes::copy_from_slice(value);
+                self.charsets.collation = None;
+            }
+            "collation_connection" => self.charsets.collation = Some(Bytes::copy_from_slice(value)),
+            _ => self.set_plain(name, value),
+        }
+        self.changed();
+    }
+
+    fn set_plain(&mut self, name: &str, value: &[u8]) {
+        let is_baseline = self.baseline.get(name).is_some_and(|b| b.as_ref() == value);
+        match self.variables.binary_search_by(|(n, _)| n.as_ref().cmp(name)) {
+            Ok(at) if is_baseline => {
+                self.variables.remove(at);
+            }
+            Ok(at) => {
+                if let Some(slot) = self.variables.get_mut(at) {
+                    slot.1 = Bytes::copy_from_slice(value);
+                }
+            }
+            Err(_) if is_baseline => {}
+            Err(at) => self.variables.insert(at, (Arc::from(name), Bytes::copy_from_slice(value))),
+        }
+    }
+
+    /// Records the character sets as a whole.
+    pub fn set_charsets(&mut self, charsets: CharacterSets) {
+        self.charsets = charsets;
+        self.changed();
+    }
+
+    /// Records the default schema.
+    pub fn set_schema(&mut self, schema: Option<&[u8]>) {
+        self.schema = schema.map(Bytes::copy_from_slice);
+        self.changed();
+    }
+
+    /// Back to the baseline, as COM_RESET_CONNECTION does; the schema stays.
+    pub fn reset(&mut self, charsets: CharacterSets) {
+        self.variables.clear();
+        self.charsets = charsets;
+        self.changed();
+    }
+
+    /// Takes over everything of `other`: a server session after a complete replay.
+    pub fn become_like(&mut self, other: &SessionState) {
+        // The baseline of a server session is a fact about its login, so the difference between the baselines turns into variables.
+        if Arc::ptr_eq(&self.baseline, &other.baseline) {
+            self.variables.clone_from(&other.variables);
+            self.charsets.clone_from(&other.charsets);
+            self.schema.clone_from(&other.schema);
+            self.changed();
+            return;
+        }
+        let differing: Vec<(Arc<str>, Bytes)> = super::plan::differing_variables(other, self);
+        for (name, value) in differing {
+            self.set_plain(&name, &value);
+        }
+        self.charsets.clone_from(&other.charsets);
+        self.schema.clone_from(&other.schema);
+        self.changed();
+    }
+
+    /// Whether nothing has to be replayed to get from one to the other.
+    pub fn same_as(&self, other: &SessionState) -> bool {
+        self.fingerprint == other.fingerprint
+            && Arc::ptr_eq(&self.baseline, &other.baseline)
+            && self.variables == other.variables
+            && self.charsets == other.charsets
+            && self.schema == other.schema
+    }
+
+    fn changed(&mut self) {
+        self.version += 1;
+        let seed = foldhash::fast::FixedState::with_seed(0x6265_6c61_7900);
+        self.fingerprint =
+            seed.hash_one((Arc::as_ptr(&self.baseline) as usize, &self.variables, &self.charsets, &self.schema));
+        let mut hasher = seed.build_hasher();
+        for name in PARSE_VARIABLES {
+            self.get(name).hash(&mut hasher);
+        }
+        self.charsets.hash(&mut hasher);
+        self.schema.hash(&mut hasher);
+        self.parse_fingerprint = std::hash::Hasher::finish(&hasher);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn baseline() -> Arc<Baseline> {
+        Arc::new(Baseline::new([
+            (Arc::from("sql_mode"), Bytes::from_static(b"STRICT")),
+            (Arc::from("wait_timeout"), Bytes::from_static(b"28800")),
+        ]))
+    }
+
+    #[test]
+    fn a_variable_set_back_to_its_baseline_is_no_difference() {
+        let fresh = SessionState::new(baseline(), CharacterSets::default(), None);
+        let mut state = fresh.clone();
+        state.set("sql_mode", b"ANSI");
+        assert_eq!(state.get("sql_mode").map(|v| v.as_ref()), Some(b"ANSI".as_ref()));
+        assert_ne!(state.fingerprint(), fresh.fingerprint());
+        assert_ne!(state.parse_fingerprint(), fresh.parse_fingerprint());
+        state.set("sql_mode", b"STRICT");
+        assert_eq!(state.variables(), &[]);
+        assert!(state.same_as(&SessionState::new(state.baseline().clone(), CharacterSets::default(), None)));
+    }
+
+    #[test]
+    fn a_new_connection_character_set_forgets_the_collation() {
+        let mut state = SessionState::new(baseline(), CharacterSets::default(), None);
+        state.set("collation_connection", b"utf8mb4_bin");
+        assert!(state.charsets().collation.is_some());
+        state.set("character_set_connection", b"latin1");
+        assert_eq!(state.charsets().collation, None);
+    }
+}

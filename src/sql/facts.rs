@@ -1,0 +1,578 @@
+//! The facts about a statement: plain data, produced by [`crate::sql::analyse`] and read by the session, the router and failover.
+
+use core::ops::Range;
+
+use smallvec::SmallVec;
+
+/// A range of bytes of the statement text, in bytes from its start. Always in bounds of the text that was analysed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Span {
+    /// The first byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Span {
+    /// The range as `usize`, for slicing.
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// The bytes of `sql` in this range; empty where the range is not inside `sql`.
+    pub fn of(self, sql: &[u8]) -> &[u8] {
+        sql.get(self.range()).unwrap_or_default()
+    }
+
+    /// Whether there are no bytes in it.
+    pub fn is_empty(self) -> bool {
+        self.start >= self.end
+    }
+
+    /// The smallest range that holds both.
+    pub fn to(self, end: Span) -> Span {
+        Span { start: self.start, end: end.end.max(self.start) }
+    }
+}
+
+impl From<Span> for Range<usize> {
+    fn from(span: Span) -> Self {
+        span.range()
+    }
+}
+
+/// The character sets whose second byte may look like ASCII (a backslash or a quote), which the lexer must know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MultiByte {
+    /// Every other character set: no byte below 0x80 is part of a longer character.
+    #[default]
+    None,
+    /// `gbk`: lead 81-FE, second byte 40-7E or 80-FE.
+    Gbk,
+    /// `sjis` and `cp932`: lead 81-9F or E0-FC, second byte 40-7E or 80-FC.
+    Sjis,
+    /// `big5`: lead A1-F9, second byte 40-7E or A1-FE.
+    Big5,
+    /// `gb18030`: as gbk, and four-byte characters whose second byte is a digit.
+    Gb18030,
+}
+
+/// Which server will read the statement. Versions as in version comments: 10.11.19 is 101119, 8.0.36 is 80036.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Flavor {
+    /// MariaDB.
+    MariaDb {
+        /// Its version as a version comment writes it.
+        version: u32,
+    },
+    /// MySQL.
+    MySql {
+        /// Its version as a version comment writes it.
+        version: u32,
+    },
+    /// OceanBase in MySQL mode.
+    OceanBase,
+    /// Not known: version comments make a statement uncertain.
+    #[default]
+    Unknown,
+}
+
+/// What the meaning of the bytes depends on: the session's sql_mode, character set and capabilities, and the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LexContext {
+    /// sql_mode NO_BACKSLASH_ESCAPES: a backslash in a string is a plain byte.
+    pub no_backslash_escapes: bool,
+    /// sql_mode ANSI_QUOTES: `"` quotes an identifier.
+    pub ansi_quotes: bool,
+    /// The client character set, as far as it matters here.
+    pub multibyte: MultiByte,
+    /// The server that will read the statement.
+    pub flavor: Flavor,
+    /// sql_mode ORACLE on MariaDB. The lexer vouches for nothing then.
+    pub oracle_mode: bool,
+    /// sql_mode or capability IGNORE_SPACE: blanks may stand between a built-in function and its parenthesis.
+    pub ignore_space: bool,
+    /// The client negotiated CLIENT_MULTI_STATEMENTS.
+    pub multi_statements: bool,
+}
+
+/// How many statements the text holds. Comments, and `;` with nothing behind it, do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StatementCount {
+    /// Nothing but blanks, comments and `;`.
+    #[default]
+    Empty,
+    /// Exactly one.
+    One,
+    /// So many, at least two.
+    Several(u32),
+}
+
+/// The first keyword of a statement, with what is needed of the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // The names are the keywords.
+pub enum Verb {
+    Alter,
+    Analyze,
+    /// MariaDB: `ANALYZE [FORMAT=…] SELECT|UPDATE|…`, which executes the statement.
+    AnalyzeStatement,
+    Backup,
+    /// `BEGIN`, `BEGIN WORK`, `START TRANSACTION`.
+    Begin,
+    /// MariaDB: `BEGIN NOT ATOMIC …`, a block of code.
+    BeginNotAtomic,
+    Binlog,
+    CacheIndex,
+    Call,
+    Change,
+    Check,
+    Checksum,
+    Clone,
+    Commit,
+    Create,
+    Deallocate,
+    Delete,
+    Do,
+    Drop,
+    Execute,
+    ExecuteImmediate,
+    /// `EXPLAIN`, `DESCRIBE`, `DESC`.
+    Explain,
+    Flush,
+    /// `GET [CURRENT|STACKED] DIAGNOSTICS`.
+    GetDiagnostics,
+    Grant,
+    Handler,
+    Help,
+    Import,
+    Insert,
+    Install,
+    Kill,
+    Load,
+    Lock,
+    Optimize,
+    Prepare,
+    Purge,
+    Release,
+    Rename,
+    Repair,
+    Replace,
+    Reset,
+    Resignal,
+    Restart,
+    Revoke,
+    Rollback,
+    Savepoint,
+    Select,
+    Set,
+    /// MariaDB: `SET STATEMENT … FOR statement`.
+    SetStatement,
+    Show,
+    Shutdown,
+    Signal,
+    /// `START|STOP REPLICA|SLAVE|GROUP_REPLICATION`.
+    Replication,
+    /// `TABLE t`.
+    Table,
+    Truncate,
+    Uninstall,
+    Unlock,
+    Update,
+    Use,
+    Values,
+    /// `WITH …`, where the statement behind it could not be found; else the verb of that statement is given.
+    With,
+    Xa,
+    /// Nothing that the lexer knows.
+    #[default]
+    Unknown,
+}
+
+/// What kind of statement it is. A metric label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StatementClass {
+    /// Reads rows or facts, as far as its verb says. Whether it is free of side effects is another question.
+    Read,
+    /// Changes rows.
+    Write,
+    /// Changes definitions or accounts.
+    Ddl,
+    /// Controls a transaction.
+    Transaction,
+    /// Changes session (or global) settings.
+    Set,
+    /// Acts on the server: FLUSH, KILL, …
+    Admin,
+    /// Runs code that the lexer cannot see into.
+    Call,
+    /// Anything else.
+    #[default]
+    Other,
+}
+
+impl StatementClass {
+    /// The metric label of this class.
+    pub const fn label(self) -> &'static str {
+        match self {
+            StatementClass::Read => "read",
+            StatementClass::Write => "write",
+            StatementClass::Ddl => "ddl",
+            StatementClass::Transaction => "transaction",
+            StatementClass::Set => "set",
+            StatementClass::Admin => "admin",
+            StatementClass::Call => "call",
+            StatementClass::Other => "other",
+        }
+    }
+}
+
+/// The verb behind `XA`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // The names are the keywords.
+pub enum XaVerb {
+    /// `XA START` or `XA BEGIN`.
+    Start,
+    End,
+    Prepare,
+    Commit,
+    Rollback,
+    Recover,
+}
+
+/// What the statement does to the transaction, by its text. `completion_type` may still add CHAIN or RELEASE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TransactionControl {
+    /// Nothing (it may still commit implicitly).
+    #[default]
+    None,
+    /// `BEGIN`, `START TRANSACTION`.
+    Begin {
+        /// `READ ONLY` (true) or `READ WRITE` (false), where said.
+        read_only: Option<bool>,
+        /// `WITH CONSISTENT SNAPSHOT`.
+        consistent_snapshot: bool,
+    },
+    /// `COMMIT`.
+    Commit {
+        /// `AND CHAIN` (true) or `AND NO CHAIN` (false), where said.
+        chain: Option<bool>,
+        /// `RELEASE` (true) or `NO RELEASE` (false), where said.
+        release: Option<bool>,
+    },
+    /// `ROLLBACK` of the whole transaction.
+    Rollback {
+        /// As in `Commit`.
+        chain: Option<bool>,
+        /// As in `Commit`.
+        release: Option<bool>,
+    },
+    /// `ROLLBACK TO SAVEPOINT`.
+    RollbackTo,
+    /// `SAVEPOINT`.
+    Savepoint,
+    /// `RELEASE SAVEPOINT`.
+    ReleaseSavepoint,
+    /// `XA …`.
+    Xa(XaVerb),
+    /// `SET autocommit = …` with a literal, for the session.
+    SetAutocommit(bool),
+}
+
+bitflags::bitflags! {
+    /// What the statement may do to, or read from, the state of its server session.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Effects: u64 {
+        /// Writes a user variable: `SET @a`, `:=`, `INTO @a`, `GET DIAGNOSTICS @a = …`.
+        const USER_VARIABLE_WRITE = 1 << 0;
+        /// Mentions a user variable in any other way.
+        const USER_VARIABLE_READ = 1 << 1;
+        /// Sets a session system variable.
+        const SYSTEM_VARIABLE_SET = 1 << 2;
+        /// `SET GLOBAL`, `PERSIST`, `PERSIST_ONLY`.
+        const GLOBAL_SET = 1 << 3;
+        /// `CREATE TEMPORARY TABLE` (or sequence).
+        const TEMPORARY_TABLE = 1 << 4;
+        /// A `DROP` that may drop a temporary table.
+        const TEMPORARY_TABLE_DROP = 1 << 5;
+        /// Calls `GET_LOCK` or a function of the locking service.
+        const GET_LOCK = 1 << 6;
+        /// Calls `RELEASE_LOCK` or `RELEASE_ALL_LOCKS`.
+        const RELEASE_LOCK = 1 << 7;
+        /// `LOCK TABLES`.
+        const LOCK_TABLES = 1 << 8;
+        /// `UNLOCK TABLES` (also ends `FLUSH … WITH READ LOCK`), `UNLOCK INSTANCE`, `BACKUP UNLOCK`.
+        const UNLOCK_TABLES = 1 << 9;
+        /// `FLUSH … WITH READ LOCK`, `FOR EXPORT`, `BACKUP STAGE|LOCK`, `LOCK INSTANCE`.
+        const FLUSH_READ_LOCK = 1 << 10;
+        /// `HANDLER t OPEN`.
+        const HANDLER_OPEN = 1 << 11;
+        /// `HANDLER t CLOSE`.
+        const HANDLER_CLOSE = 1 << 12;
+        /// `HANDLER t READ`.
+        const HANDLER_USE = 1 << 13;
+        /// `PREPARE`.
+        const TEXT_PREPARE = 1 << 14;
+        /// `EXECUTE`: what runs is not in this text.
+        const TEXT_EXECUTE = 1 << 15;
+        /// `DEALLOCATE PREPARE`, `DROP PREPARE`.
+        const TEXT_DEALLOCATE = 1 << 16;
+        /// `SET ROLE`.
+        const ROLE = 1 << 17;
+        /// `SET TRANSACTION` without a scope: the next transaction only.
+        const NEXT_TRANSACTION = 1 << 18;
+        /// `LOAD … LOCAL`.
+        const LOAD_LOCAL = 1 << 19;
+        /// `LOAD DATA`, `LOAD XML` of a file of the server.
+        const LOAD_DATA = 1 << 20;
+        /// Runs, or may run, code that the lexer cannot see: CALL, a function it does not know, EXECUTE IMMEDIATE, a block.
+        const ROUTINE = 1 << 21;
+        /// `SQL_CALC_FOUND_ROWS`.
+        const CALC_FOUND_ROWS = 1 << 22;
+        /// Sets a `session_track_*` variable.
+        const SESSION_TRACKING = 1 << 23;
+        /// Sets `timestamp`.
+        const TIMESTAMP_VARIABLE = 1 << 24;
+        /// Sets `rand_seed1` or `rand_seed2`, or calls `RAND(n)`-independent state: `RAND()` advances it.
+        const RAND_SEED = 1 << 25;
+        /// Sets `insert_id` (used up by the next insert).
+        const INSERT_ID = 1 << 26;
+        /// Sets `last_insert_id`/`identity` or calls `LAST_INSERT_ID(expr)`.
+        const LAST_INSERT_ID_SET = 1 << 27;
+        /// Sets a variable of replication: `sql_log_bin`, `gtid_next`, `server_id`, `pseudo_*`, …
+        const REPLICATION_VARIABLE = 1 << 28;
+        /// Sets `profiling`, or `SHOW PROFILE[S]`.
+        const PROFILING = 1 << 29;
+        /// `SELECT … INTO OUTFILE|DUMPFILE`.
+        const SELECT_INTO = 1 << 30;
+        /// Reads the diagnostics of the statement before: SHOW WARNINGS|ERRORS, GET DIAGNOSTICS, `@@warning_count`, `@@error_count`.
+        const SHOW_DIAGNOSTICS = 1 << 31;
+        /// `CREATE TABLE … SELECT`.
+        const CREATE_TABLE_SELECT = 1 << 32;
+        /// `INSTALL`/`UNINSTALL` of a plugin or component.
+        const INSTALL = 1 << 33;
+        /// `LASTVAL`, `PREVIOUS VALUE FOR`: answered from the session (MariaDB).
+        const SEQUENCE_READ = 1 << 34;
+        /// `NEXTVAL`, `NEXT VALUE FOR`, `SETVAL`: changes a sequence and what `LASTVAL` answers.
+        const SEQUENCE_WRITE = 1 << 35;
+        /// `XA …`.
+        const XA = 1 << 36;
+        /// `USE`.
+        const SCHEMA = 1 << 37;
+        /// `SET NAMES`, `SET CHARACTER SET`, or one of their variables.
+        const CHARACTER_SET = 1 << 38;
+        /// `SET sql_mode` (which changes how the lexer must read).
+        const SQL_MODE = 1 << 39;
+        /// `SET PASSWORD`, `ALTER USER`, `SET DEFAULT ROLE`, GRANT, …: what is known of accounts may be stale.
+        const ACCOUNT = 1 << 40;
+        /// The statement reads what a volatile call answers, in a place where it cannot be rewritten.
+        const VOLATILE_HIDDEN = 1 << 41;
+        /// Touches state that the lexer cannot name.
+        const UNKNOWN = 1 << 63;
+    }
+}
+
+/// What a volatile call asks for: its answer depends on the server session, not on data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VolatileKind {
+    /// `LAST_INSERT_ID()`.
+    LastInsertId,
+    /// `ROW_COUNT()`.
+    RowCount,
+    /// `FOUND_ROWS()`.
+    FoundRows,
+    /// `CONNECTION_ID()`.
+    ConnectionId,
+    /// `@@pseudo_thread_id`.
+    PseudoThreadIdVar,
+    /// `@@identity`.
+    IdentityVar,
+    /// `@@last_insert_id`.
+    LastInsertIdVar,
+    /// `@@warning_count`.
+    WarningCountVar,
+    /// `@@error_count`.
+    ErrorCountVar,
+    /// `@@insert_id`.
+    InsertIdVar,
+    /// `@@last_gtid` (MariaDB).
+    LastGtidVar,
+}
+
+/// A volatile call and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolatileCall {
+    /// What it asks for.
+    pub kind: VolatileKind,
+    /// The whole call with its parentheses, or the whole `@@…` word.
+    pub range: Span,
+    /// It is exactly one unaliased item of the outermost SELECT list: a replacement must be given the original text as alias.
+    pub plain_select_item: bool,
+    /// The unaliased item of the outermost SELECT list that holds the call (equal to `range` for a plain one). What replaces
+    /// the call must append ` AS <text of this range>` behind the item, so that the column keeps its name. `None`: no name is at stake.
+    pub unaliased_item: Option<Span>,
+}
+
+/// The scope of one SET assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SetScope {
+    /// `SET x`, `SET SESSION x`, `SET LOCAL x`, `@@x`, `@@session.x`, `@@local.x`.
+    Session,
+    /// `GLOBAL`.
+    Global,
+    /// `PERSIST` (MySQL): global, and kept.
+    Persist,
+    /// `PERSIST_ONLY` (MySQL): kept, not in force.
+    PersistOnly,
+    /// A user variable.
+    User,
+}
+
+/// A literal value of an assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Literal {
+    /// An integer that fits.
+    Integer(i128),
+    /// Any other number: its text.
+    Number(Span),
+    /// A plain string: what stands between the quotes, still escaped.
+    Text(Span),
+    /// A bare word such as `utf8mb4`, `ON`, `TRADITIONAL`.
+    Word(Span),
+    /// `TRUE` or `FALSE`.
+    Boolean(bool),
+    /// `NULL`.
+    Null,
+    /// `DEFAULT`.
+    Default,
+}
+
+impl Literal {
+    /// What the server takes it for where a boolean is wanted (`ON`, `1`, `'on'`, `TRUE`, …); `None` where it is none.
+    pub fn as_bool(self, sql: &[u8]) -> Option<bool> {
+        match self {
+            Literal::Integer(0) => Some(false),
+            Literal::Integer(1) => Some(true),
+            Literal::Boolean(value) => Some(value),
+            Literal::Text(span) | Literal::Word(span) => {
+                let text = span.of(sql);
+                if text.eq_ignore_ascii_case(b"on") || text.eq_ignore_ascii_case(b"true") {
+                    Some(true)
+                } else if text.eq_ignore_ascii_case(b"off") || text.eq_ignore_ascii_case(b"false") {
+                    Some(false)
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One assignment of a SET statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetItem {
+    /// Its scope.
+    pub scope: SetScope,
+    /// The variable's name without `@`, scope and quotes (may hold doubled quotes).
+    pub name: Span,
+    /// The value's text.
+    pub value: Span,
+    /// The value, where it is a single literal.
+    pub literal: Option<Literal>,
+}
+
+/// `SET NAMES` or `SET CHARACTER SET`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetNames {
+    /// True for `SET CHARACTER SET`, which takes collation_connection from the schema.
+    pub character_set_form: bool,
+    /// The character set without quotes; `None` for DEFAULT.
+    pub charset: Option<Span>,
+    /// The collation without quotes, where given.
+    pub collate: Option<Span>,
+}
+
+/// `SET [SESSION|GLOBAL] TRANSACTION …`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetTransaction {
+    /// `None`: the next transaction only.
+    pub scope: Option<SetScope>,
+    /// The characteristics, from behind the word TRANSACTION.
+    pub text: Span,
+}
+
+/// Whom a KILL is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillTarget {
+    /// A connection id.
+    Id(u64),
+    /// MariaDB: `KILL QUERY ID n`.
+    QueryId(u64),
+    /// MariaDB: `KILL … USER name`: the account's text.
+    User(Span),
+    /// An expression: the text. Its value is not known here.
+    Expression(Span),
+}
+
+/// A KILL statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// `KILL QUERY`: only the statement, not the connection.
+    pub query_only: bool,
+    /// MariaDB's `HARD` (true, the default there) or `SOFT` (false), where said.
+    pub hard: Option<bool>,
+    /// Whom.
+    pub target: KillTarget,
+}
+
+/// Everything the lexer knows about a text sent as one query (or prepared as one).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// How many statements.
+    pub statements: StatementCount,
+    /// The verb of the first statement.
+    pub verb: Verb,
+    /// What kind it is; of several, the first one's if all agree, else `Other`.
+    pub class: StatementClass,
+    /// False: the lexer cannot vouch for these facts. Never split, never retry, pin.
+    pub certain: bool,
+    /// Transaction control; of several statements, the last one's that has any.
+    pub txn: TransactionControl,
+    /// It commits an open transaction by itself, whatever `txn` says.
+    pub implicit_commit: bool,
+    /// What it may do to the session.
+    pub effects: Effects,
+    /// Certain, one statement, and running it twice does no harm and no good: it only reads.
+    pub side_effect_free_read: bool,
+    /// It takes row locks: FOR UPDATE, FOR SHARE, LOCK IN SHARE MODE.
+    pub locking_read: bool,
+    /// Volatile calls that can be rewritten, in the order of the text. Filled for a single statement only; elsewhere
+    /// [`Effects::VOLATILE_HIDDEN`] is set.
+    pub volatile: SmallVec<[VolatileCall; 2]>,
+    /// The assignments of SET (not those of SET STATEMENT), of all statements, in the order of the text.
+    pub set: SmallVec<[SetItem; 2]>,
+    /// `SET NAMES`, `SET CHARACTER SET`; the last one.
+    pub set_names: Option<SetNames>,
+    /// `SET TRANSACTION`; the last one.
+    pub set_transaction: Option<SetTransaction>,
+    /// What follows `SET ROLE`; the last one.
+    pub set_role: Option<Span>,
+    /// `KILL`; the last one.
+    pub kill: Option<Kill>,
+    /// The schema of `USE` without its quotes (may hold doubled quotes); the last one.
+    pub use_schema: Option<Span>,
+    /// The name in PREPARE, EXECUTE, DEALLOCATE PREPARE, without its quotes; the last one.
+    pub prepared_name: Option<Span>,
+}
+
+impl Facts {
+    /// The facts of a text that the lexer knows nothing about.
+    pub fn unknown() -> Facts {
+        Facts {
+            statements: StatementCount::One,
+            effects: Effects::UNKNOWN.union(Effects::ROUTINE),
+            implicit_commit: true,
+            ..Facts::default()
+        }
+    }
+}

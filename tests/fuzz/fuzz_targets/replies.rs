@@ -1,0 +1,7 @@
+//! cargo-fuzz binary of the target `replies`.
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::replies(data));
