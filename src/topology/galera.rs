@@ -53,7 +53,7 @@ pub fn state(wsrep: &WsrepFacts, facts: &NodeFacts) -> NodeState {
 pub fn serves_as_last(wsrep: &WsrepFacts, facts: &NodeFacts) -> bool {
     let synced = WsrepFacts { local_state: Some(STATE_SYNCED), desync: false, ..wsrep.clone() };
     wsrep.local_state == Some(STATE_DONOR_OR_DESYNCED)
-        && !(wsrep.donor_rejects_queries && !wsrep.desync)
+        && (wsrep.desync || !wsrep.donor_rejects_queries)
         && state(&synced, facts).can_write()
 }
 
