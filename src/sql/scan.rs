@@ -86,7 +86,7 @@ impl<'a> Scanner<'a> {
         Scanner {
             sql,
             context: *context,
-            facts: Facts { certain: true, ..Facts::default() },
+            facts: Facts::nothing(),
             statement: Statement::new(),
             previous: Token::default(),
             current,
