@@ -22,6 +22,16 @@ impl ClientSession {
         }
         self.lost = None;
         let hold_until = Instant::now() + self.cx.hold_timeout;
+        let mut kept = Pins::NONE;
+        for reason in [PinReason::LoginNotRecorded, PinReason::Role] {
+            // A role outlives the reset on MariaDB, and must go on to be this client's alone.
+            if self.pins.contains(reason) {
+                kept.insert(reason);
+            }
+        }
+        if self.another_is_better() {
+            self.end_now();
+        }
         loop {
             let lease = match self.lease.take() {
                 Some(lease) => lease,
@@ -34,8 +44,10 @@ impl ClientSession {
             };
             let node = lease.node;
             let dedicated = lease.endpoint().is_none();
+            // If the reset fails the lease is gone: its pins go off the pool's list while the list can be found.
+            self.unbound_from(&lease);
             let Some(lease) = cleanup::reset(&self.cx, lease).await else {
-                self.unbound();
+                kept.remove(PinReason::Role);
                 if dedicated {
                     return Flow::End;
                 }
@@ -50,13 +62,19 @@ impl ClientSession {
             self.status = lease.conn.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
             self.bound(lease);
             self.start_over();
-            if dedicated {
-                let mut pins = Pins::NONE;
-                pins.insert(PinReason::LoginNotRecorded);
-                self.set_pins(pins);
-            }
+            self.set_pins(kept);
             return self.reply_ok().await;
         }
+    }
+
+    /// Whether a reset is better done on another server session: a KILL may still arrive at the bound one, or it keeps what no reset takes away.
+    fn another_is_better(&self) -> bool {
+        let Some(lease) = &self.lease else { return false };
+        if lease.endpoint().is_none() || self.pins.contains(PinReason::Role) {
+            return false;
+        }
+        let running = self.handle.running();
+        running.tainted || running.kills_in_flight > 0 || self.pins.survives_reset()
     }
 
     /// What a reset and a change of user have in common.
@@ -78,13 +96,7 @@ impl ClientSession {
         }
         let payload = self.take_payload(head);
         self.io.seq = 1;
-        if let Some(lease) = self.lease.take() {
-            if let Some(endpoint) = lease.endpoint() {
-                endpoint.set_pins(self.handle.id, Pins::NONE);
-            }
-            cleanup::in_background(self.cx.clone(), lease, false);
-        }
-        self.unbound();
+        self.end_now();
         self.start_over();
         let login = self.cx.login.clone();
         let changed = crate::proxy::client_login::change_user(

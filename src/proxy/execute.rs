@@ -171,7 +171,10 @@ impl ClientSession {
         match self.serve(request).await {
             Served::Answered(report) if release && report.error.is_none() => {
                 // The server closes after COMMIT RELEASE, and so does belay.
-                self.lease = None;
+                if let Some(lease) = self.lease.take() {
+                    self.server_session_gone(&lease);
+                    self.unbound_from(&lease);
+                }
                 Flow::End
             }
             Served::Answered(_) | Served::Refused => Flow::Continue,

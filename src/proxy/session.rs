@@ -395,18 +395,16 @@ impl ClientSession {
     /// Gives up what the session holds.
     pub(super) fn end_now(&mut self) {
         let Some(lease) = self.lease.take() else { return };
-        let (running, tainted) = {
+        let running = {
             let mut running = self.handle.running();
             running.target = None;
-            (running.busy, running.tainted || running.kills_in_flight > 0)
+            running.busy || running.tainted || running.kills_in_flight > 0
         };
-        let unclean = running || tainted || self.transaction == Transaction::Open || !self.pins.is_empty();
-        if let Some(endpoint) = lease.endpoint() {
-            endpoint.set_pins(self.handle.id, Pins::NONE);
-        }
-        self.set_pins(Pins::NONE);
+        let pins = self.pins;
+        let unclean = running || self.transaction == Transaction::Open || !pins.is_empty();
+        self.unbound_from(&lease);
         if unclean {
-            cleanup::in_background(self.cx.clone(), lease, running || tainted);
+            cleanup::in_background(self.cx.clone(), lease, running, pins);
         } else {
             lease.release(Instant::now());
         }
