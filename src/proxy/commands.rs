@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::pool::flight::{self, Ask};
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
+use crate::protocol::mysql::flavor::Flavor;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::cleanup;
 use crate::proxy::errors;
@@ -58,7 +59,12 @@ impl ClientSession {
                 continue;
             };
             let schema = self.state.schema().cloned();
-            self.state = SessionState::new(lease.state.baseline().clone(), lease.state.charsets().clone(), schema);
+            // MariaDB goes back to the character sets of the login, which was belay's own; MySQL to the global ones.
+            let charsets = match lease.conn.flavor {
+                Flavor::MariaDb => self.login_charsets.clone(),
+                Flavor::MySql | Flavor::OceanBase => lease.state.charsets().clone(),
+            };
+            self.state = SessionState::new(lease.state.baseline().clone(), charsets, schema);
             self.status = lease.conn.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
             self.bound(lease);
             self.start_over();
@@ -82,7 +88,8 @@ impl ClientSession {
         self.transaction = Transaction::Idle;
         self.statements.clear();
         self.row_count = 0;
-        self.found_rows = None;
+        self.found_rows = Some(0);
+        self.found_rows_here = false;
         self.lost = None;
         *self.handle.insert_id() = InsertId::Zero;
         self.set_pins(Pins::NONE);

@@ -84,8 +84,12 @@ impl ClientSession {
     /// Serves one request whose start is in the buffer.
     pub(super) async fn execute(&mut self, head: RequestHead) -> Flow {
         let Some(&byte) = self.io.read_buf.get(HEADER_BYTES) else { return Flow::End };
-        self.statement += 1;
-        match Command::from_byte(byte) {
+        let command = Command::from_byte(byte);
+        if !matches!(command, Some(Command::Ping | Command::StmtClose | Command::SetOption)) {
+            // These leave the warnings and counts of the statement before as they are.
+            self.statement += 1;
+        }
+        match command {
             Some(Command::Query) => self.query(head).await,
             Some(Command::StmtExecute) => self.stmt_execute(head).await,
             Some(Command::StmtPrepare) => self.stmt_prepare(head).await,
@@ -154,11 +158,9 @@ impl ClientSession {
             TransactionControl::Commit { release: Some(true), .. }
                 | TransactionControl::Rollback { release: Some(true), .. }
         );
-        self.sets_untracked = self.sets_untracked_variable(&facts);
-        self.pending_collation = facts.set_names.and_then(|names| names.collate).map(|span| {
-            let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
-            Bytes::copy_from_slice(span.of(sql))
-        });
+        let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
+        self.sets_untracked = self.sets_untracked_variable(sql, &facts);
+        self.pending_collation = collation_of(sql, &facts);
         let request = Request {
             head,
             rewritten: None,
@@ -486,8 +488,12 @@ impl ClientSession {
             let n = request.head.header.frame_len().min(self.io.read_buf.len());
             consume(&mut self.io.read_buf, n);
         }
+        // What is no statement leaves the answers about the last statement as they were: its client's own, or somebody else's.
+        let continued = self.untouched();
+        self.found_rows_here &= continued;
         if let Some(lease) = &mut self.lease {
-            lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
+            let last = LastUse { client: self.handle.id, statement: self.statement };
+            lease.last_use = (continued || !request.stateless).then_some(last);
         }
         if !request.stateless {
             self.apply(request.facts, report);
@@ -549,6 +555,11 @@ pub(super) fn command_packet(command: u8, rest: &[u8]) -> BytesMut {
     let mut seq = 0;
     crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
     out
+}
+
+/// The collation that SET NAMES … COLLATE names.
+pub(super) fn collation_of(sql: &[u8], facts: &Facts) -> Option<Bytes> {
+    facts.set_names.and_then(|names| names.collate).map(|span| Bytes::copy_from_slice(span.of(sql)))
 }
 
 /// The text of a COM_QUERY or COM_STMT_PREPARE payload.

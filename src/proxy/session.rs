@@ -33,7 +33,7 @@ use crate::proxy::relay::{Cut, consume};
 use crate::proxy::send::Sending;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
 use crate::session::pins::{PinReason, Pins};
-use crate::session::state::SessionState;
+use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::transaction::Transaction;
 use crate::sql::Flavor as LexFlavor;
@@ -69,7 +69,12 @@ pub struct ClientSession {
     /// Counts the client's statements; names the last use of a server session.
     pub(super) statement: u64,
     pub(super) row_count: i64,
+    /// FOUND_ROWS() by belay's own count; `None` where only the server session that ran the statement knows.
     pub(super) found_rows: Option<u64>,
+    /// The server session of the last statement is the one that ran the statement FOUND_ROWS() is about, and nobody has used it since.
+    pub(super) found_rows_here: bool,
+    /// The character sets of the login.
+    pub(super) login_charsets: CharacterSets,
     /// The node that failed this session last, and the version of the snapshot that was in force then.
     pub(super) avoid: Option<(NodeId, u64)>,
     /// What was lost while the client idled: told with its next statement.

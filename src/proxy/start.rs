@@ -77,7 +77,9 @@ impl ClientSession {
             statements: ClientStatements::default(),
             statement: 0,
             row_count: 0,
-            found_rows: None,
+            found_rows: Some(0),
+            found_rows_here: false,
+            login_charsets: CharacterSets::default(),
             avoid: None,
             lost: None,
             draining: false,
@@ -130,6 +132,7 @@ impl ClientSession {
             },
             None => fresh.charsets.clone(),
         };
+        self.login_charsets = charsets.clone();
         self.state = SessionState::new(fresh.baseline, charsets, None);
         if let Some(schema) = &entered.schema
             && let Err(error) = self.enter_schema(schema, hold_until).await
