@@ -191,6 +191,7 @@ impl ClientSession {
         let mut facts = crate::sql::analyse(sql, &self.lex_context());
         if !head.complete {
             facts.make_uncertain();
+            facts.effects |= crate::sql::Effects::CUT_SHORT;
         }
         facts
     }

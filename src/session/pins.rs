@@ -10,11 +10,11 @@ pub enum PinReason {
     UserVariables,
     /// A temporary table was made.
     TemporaryTable,
-    /// GET_LOCK and the like.
+    /// GET_LOCK and the like, LOCK INSTANCE, BACKUP.
     UserLock,
     /// LOCK TABLES.
     LockTables,
-    /// FLUSH TABLES WITH READ LOCK, BACKUP STAGE, LOCK INSTANCE.
+    /// FLUSH TABLES WITH READ LOCK and the like.
     GlobalReadLock,
     /// HANDLER … OPEN.
     Handler,
