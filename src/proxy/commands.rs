@@ -133,11 +133,7 @@ impl ClientSession {
             let answers = flight::fly(&mut lease.conn, b"", &[Ask::SetOption(u16::from(!on))]).await;
             match answers.ok().and_then(|a| a.into_iter().next()) {
                 Some(answer) if answer.error.is_none() => lease.behaviour.set(Capabilities::MULTI_STATEMENTS, on),
-                _ => {
-                    let Some(lease) = self.lease.take() else { return Flow::End };
-                    self.server_session_gone(&lease);
-                    self.lost_lease(lease, crate::error::Stage::Replay);
-                }
+                _ => self.lose_bound(),
             }
         }
         self.capabilities.set(Capabilities::MULTI_STATEMENTS, on);

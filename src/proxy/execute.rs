@@ -225,19 +225,11 @@ impl ClientSession {
                 }
                 Exchange::ClientGone => Served::ClientGone,
                 Exchange::Said(error) => {
-                    if let Some(lease) = self.lease.take() {
-                        self.server_session_gone(&lease);
-                        self.lost_lease(lease, Stage::Send);
-                        self.lost = None;
-                        self.transaction = Transaction::Idle;
-                    }
+                    self.lose_bound();
                     self.refused(request.head, error).await
                 }
                 Exchange::TooLong => {
-                    if let Some(lease) = self.lease.take() {
-                        self.server_session_gone(&lease);
-                        self.lost_lease(lease, Stage::Send);
-                    }
+                    self.lose_bound();
                     self.refused(request.head, errors::packet_too_large()).await
                 }
                 Exchange::Broken(why) => {
@@ -262,7 +254,7 @@ impl ClientSession {
         match self.failed(Stage::Answer, answer_begun, request, hold_until).await {
             Some(served) => served,
             // `decide` never lets a statement that was sent be tried again.
-            None => self.refused(request.head, errors::outcome_unknown("?")).await,
+            None => self.refused(request.head, errors::outcome_unknown("?", "")).await,
         }
     }
 
@@ -275,7 +267,8 @@ impl ClientSession {
         hold_until: Instant,
     ) -> Option<Served> {
         let failure = Failure { stage, transaction: self.transaction, pins: self.pins, answer_begun };
-        let pins = self.pins.to_string();
+        let (pins, lasting) = (self.pins.to_string(), self.pins.is_lasting());
+        let lost_too = if lasting { pins.as_str() } else { "" };
         let lease = self.lease.take();
         let node = lease.as_ref().map(|l| l.node);
         let name = node.map_or_else(|| "?".into(), |n| self.cx.node_name(n));
@@ -299,10 +292,10 @@ impl ClientSession {
             }
             Decision::StateLost => errors::state_lost(&name, &pins),
             Decision::TransactionLost => errors::transaction_lost(&name),
-            Decision::OutcomeUnknown => errors::outcome_unknown(&name),
+            Decision::OutcomeUnknown => errors::outcome_unknown(&name, lost_too),
             Decision::AnswerCut => {
                 // Rows have reached the client: the error takes the place of the next one.
-                return Some(self.cut_answer(request.head, &errors::answer_cut(&name)).await);
+                return Some(self.cut_answer(request.head, &errors::answer_cut(&name, lost_too)).await);
             }
         };
         Some(self.refused(request.head, error).await)
@@ -366,6 +359,10 @@ impl ClientSession {
     }
 
     async fn exchange(&mut self, request: &mut Request<'_>, started: Instant) -> Exchange {
+        if self.handle.is_killed() {
+            // While it waited for a server session: what was not sent is not to be sent any more.
+            return Exchange::ClientGone;
+        }
         self.handle.running().busy = true;
         let sent = self.send_request(request).await;
         let before = started.elapsed();

@@ -80,6 +80,10 @@ pub struct ClientSession {
     /// What was lost while the client idled: told with its next statement.
     pub(super) lost: Option<ErrorReply>,
     pub(super) draining: bool,
+    /// The login revealed what opens further server sessions.
+    pub(super) reopenable: bool,
+    /// The client has been told that belay can do nothing more for it.
+    pub(super) over: bool,
     /// What has become of the bytes of the request being served.
     pub(super) sending: Sending,
     /// Where the last answer was cut off, if it was.
@@ -115,7 +119,7 @@ impl ClientSession {
                     }
                     Woke::Signals(signals) => self.signals(signals).await,
                 };
-            if flow == Flow::End {
+            if flow == Flow::End || self.over {
                 break;
             }
         }
@@ -253,10 +257,15 @@ impl ClientSession {
     }
 
     fn server_lost_while_idle(&mut self) {
+        let Some(lease) = &self.lease else { return };
+        self.cx.cluster.suspect(lease.node);
+        self.lose_bound();
+    }
+
+    /// Throws the bound server session away. What was lost with it is told to the client with its next statement.
+    pub(super) fn lose_bound(&mut self) {
         let Some(lease) = self.lease.take() else { return };
         self.server_session_gone(&lease);
-        let node = lease.node;
-        self.cx.cluster.suspect(node);
         self.lost_lease(lease, crate::error::Stage::Idle);
     }
 

@@ -83,6 +83,8 @@ impl ClientSession {
             avoid: None,
             lost: None,
             draining: false,
+            reopenable: true,
+            over: false,
             sending: Sending::Untouched,
             cut: Cut::default(),
             lex_flavor: lex,
@@ -103,6 +105,7 @@ impl ClientSession {
     pub(super) async fn enter(&mut self, entered: Entered) -> Result<(), LoginOver> {
         self.handle.set_account(entered.account.clone());
         self.account = entered.account;
+        self.reopenable = entered.opening.is_some();
         if let Some(mut opening) = entered.opening {
             opening.behaviour = self.capabilities & BEHAVIOUR;
             self.opening = opening;
@@ -238,9 +241,10 @@ impl ClientSession {
         }
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(crate::error::Stage::Acquire)) };
         lease.last_use = None;
-        let answers = flight::fly(&mut lease.conn, b"", &[Ask::InitDb(schema.clone())])
-            .await
-            .map_err(|_| BindEnd::Lost(crate::error::Stage::Acquire))?;
+        let Ok(answers) = flight::fly(&mut lease.conn, b"", &[Ask::InitDb(schema.clone())]).await else {
+            self.lose_bound();
+            return Err(BindEnd::Lost(crate::error::Stage::Acquire));
+        };
         if let Some(error) = answers.into_iter().find_map(|a| a.error) {
             return Err(BindEnd::Refused(error));
         }

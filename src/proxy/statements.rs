@@ -426,11 +426,17 @@ impl ClientSession {
                     return Flow::Continue;
                 }
                 Sent::ClientGone | Sent::TooLong => return Flow::End,
-                Sent::ServerLost => errors::value_lost("long data of a prepared statement"),
+                Sent::ServerLost => {
+                    self.lose_bound();
+                    errors::value_lost("long data of a prepared statement")
+                }
             },
             Err(BindEnd::ClientGone) => return Flow::End,
             Err(BindEnd::Refused(error)) => error,
-            Err(BindEnd::Lost(_)) => errors::value_lost("long data of a prepared statement"),
+            Err(BindEnd::Lost(_)) => {
+                self.lose_bound();
+                errors::value_lost("long data of a prepared statement")
+            }
         };
         if let Some((_, statement)) = self.statements.get_mut(id) {
             statement.failed = Some(error);
