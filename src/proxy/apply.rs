@@ -53,6 +53,7 @@ impl ClientSession {
         }
         if facts.effects.intersects(Effects::SQL_MODE | Effects::CHARACTER_SET) || !report.changes.is_empty() {
             self.refresh_notes();
+            self.set_idle_limit();
         }
         self.row_count = report.row_count;
         self.apply_found_rows(facts, report);
