@@ -105,8 +105,18 @@ pub fn close_in_background(session: Box<ServerSession>, place: Place) {
     });
 }
 
+/// Closes a session so that its place can serve another; the place comes back once the node has confirmed the end. Cancel safe: the closing goes on
+/// without its caller, and the place is freed at its end. `None` if the closing broke down; the place is free then.
+pub async fn close_for_its_place(session: Box<ServerSession>, place: Place) -> Option<Place> {
+    let closing = tokio::spawn(async move {
+        close(session).await;
+        place
+    });
+    closing.await.ok()
+}
+
 /// Says COM_QUIT and waits, bounded, until the node has closed the connection.
-pub async fn close(mut session: Box<ServerSession>) {
+async fn close(mut session: Box<ServerSession>) {
     let stream = &mut session.conn.io.stream;
     let goodbye = async {
         stream.write_all(&[1, 0, 0, 0, 1]).await?;

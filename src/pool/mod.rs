@@ -153,9 +153,12 @@ impl Pool {
                     }
                 }
                 Taken::Permit(evicted) => {
-                    let place = Place::counted(endpoint.clone());
+                    let mut place = Place::counted(endpoint.clone());
                     if let Some(evicted) = evicted {
-                        lease::close(evicted).await;
+                        match lease::close_for_its_place(evicted, place).await {
+                            Some(back) => place = back,
+                            None => continue,
+                        }
                     }
                     return self.open(node, account, opening, want, place).await;
                 }

@@ -73,6 +73,10 @@ pub struct ClientSession {
     pub(super) found_rows: Option<u64>,
     /// The server session of the last statement is the one that ran the statement FOUND_ROWS() is about, and nobody has used it since.
     pub(super) found_rows_here: bool,
+    /// NEXTVAL ran on the bound server session, so LASTVAL() there is this client's own.
+    pub(super) sequence_here: bool,
+    /// The client has asked for LASTVAL() where it was lost: its next NEXTVAL pins.
+    pub(super) asks_lastval: bool,
     /// The character sets of the login.
     pub(super) login_charsets: CharacterSets,
     /// The node that failed this session last, and the version of the snapshot that was in force then.
@@ -200,6 +204,7 @@ impl ClientSession {
         };
         let now = Instant::now();
         self.set_pins(Pins::NONE);
+        self.sequence_here = false;
         if tainted {
             // A KILL may still take effect on this server session: nobody else may get it.
             self.handle.decided(now, "throw away", Some(lease.node), "a KILL was sent to this server session");
@@ -305,6 +310,7 @@ impl ClientSession {
         running.busy = false;
         running.tainted = false;
         drop(running);
+        self.sequence_here = false;
         if let Some(lease) = &self.lease
             && let Some(endpoint) = lease.endpoint()
         {

@@ -79,6 +79,8 @@ impl ClientSession {
             row_count: 0,
             found_rows: Some(0),
             found_rows_here: false,
+            sequence_here: false,
+            asks_lastval: false,
             login_charsets: CharacterSets::default(),
             avoid: None,
             lost: None,
