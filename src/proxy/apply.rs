@@ -66,9 +66,6 @@ impl ClientSession {
         let mut pins = effects::after(self.pins, facts, &reported);
         if facts.effects.contains(Effects::SEQUENCE_WRITE) {
             self.sequence_here = true;
-            if self.asks_lastval {
-                pins.insert(PinReason::Sequence);
-            }
         }
         if unreported {
             pins.insert(PinReason::UnreportedVariable);

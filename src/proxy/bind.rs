@@ -85,7 +85,7 @@ impl ClientSession {
             self.count_binding();
         }
         if facts.effects.contains(Effects::SEQUENCE_READ) && !self.sequence_here {
-            self.asks_lastval = true;
+            // Another client of this server session may have used the sequence.
             return Err(BindEnd::Refused(errors::value_lost("the last value of a sequence")));
         }
         let stale_diagnostics = facts.effects.contains(Effects::SHOW_DIAGNOSTICS) && !self.untouched();

@@ -75,8 +75,6 @@ pub struct ClientSession {
     pub(super) found_rows_here: bool,
     /// NEXTVAL ran on the bound server session, so LASTVAL() there is this client's own.
     pub(super) sequence_here: bool,
-    /// The client has asked for LASTVAL() where it was lost: its next NEXTVAL pins.
-    pub(super) asks_lastval: bool,
     /// The character sets of the login.
     pub(super) login_charsets: CharacterSets,
     /// The node that failed this session last, and the version of the snapshot that was in force then.
@@ -319,11 +317,20 @@ impl ClientSession {
         self.set_pins(Pins::NONE);
     }
 
+    /// The status flags that are about the session; the others were about one answer.
+    fn lasting_status(&self) -> StatusFlags {
+        const LASTING: StatusFlags = StatusFlags::IN_TRANS
+            .union(StatusFlags::IN_TRANS_READONLY)
+            .union(StatusFlags::AUTOCOMMIT)
+            .union(StatusFlags::NO_BACKSLASH_ESCAPES)
+            .union(StatusFlags::ANSI_QUOTES);
+        self.status & LASTING
+    }
+
     /// Sends an OK of belay's own.
     pub(super) async fn reply_ok(&mut self) -> Flow {
         self.row_count = 0;
-        let mut status = self.status;
-        status.remove(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED | StatusFlags::CURSOR_EXISTS);
+        let status = self.lasting_status();
         let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
         let mut payload = BytesMut::new();
         ok.encode(&mut payload, self.capabilities, 0);
@@ -332,7 +339,7 @@ impl ClientSession {
 
     /// Sends the EOF (or the OK in its place) that answers COM_SET_OPTION.
     pub(super) async fn reply_eof(&mut self) -> Flow {
-        let status = self.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
+        let status = self.lasting_status();
         let mut payload = BytesMut::new();
         if self.capabilities.contains(Capabilities::DEPRECATE_EOF) {
             let ok =

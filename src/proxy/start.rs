@@ -80,7 +80,6 @@ impl ClientSession {
             found_rows: Some(0),
             found_rows_here: false,
             sequence_here: false,
-            asks_lastval: false,
             login_charsets: CharacterSets::default(),
             avoid: None,
             lost: None,
