@@ -1,5 +1,6 @@
 //! Answers recorded from real servers, and generated ones, relayed to clients that negotiated otherwise: what the client reads is what the
 //! node said, however the bytes were cut on their way.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
 
 use bytes::BytesMut;
 use proptest::prelude::*;
