@@ -417,7 +417,7 @@ impl World {
         for _ in 0..4 {
             tokio::task::yield_now().await;
             let mut said = [0; 16];
-            self.nodes.retain(|node| !matches!(node.try_read(&mut said), Ok(_)));
+            self.nodes.retain(|node| node.try_read(&mut said).is_err());
             tokio::time::sleep(Duration::from_micros(300)).await;
             self.collect(endpoint);
         }
