@@ -1,11 +1,12 @@
-//! The program: everything is in the library, so that tests can use it.
+//! The program `belay`; all of it is in the library.
 
 use std::process::ExitCode;
 
+/// Gives memory back to the system after a burst of connections, which the system's own allocator does not.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    belay::cli::main()
+    belay::cli::run(std::env::args_os())
 }

@@ -1,11 +1,24 @@
 //! The configuration: typed, with a default for every key that can have one. Unknown keys are errors.
+//!
+//! [`load()`] reads a file, lays the environment over it ([`document`]), compares it with the table of all keys
+//! ([`schema`]), fetches secrets, checks what belongs together, and reports every fault at once ([`fault`]).
 
+pub mod address;
+mod check;
+pub mod document;
+pub mod fault;
+pub mod load;
+pub mod schema;
 pub mod secret;
+pub mod template;
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use document::Environment;
+pub use fault::{Fault, Faults, Place};
+pub use load::{environment, from_text, load};
 pub use secret::Secret;
 
 /// The whole configuration file.
@@ -45,6 +58,26 @@ pub struct Config {
     /// Threads.
     #[serde(default)]
     pub runtime: RuntimeConfig,
+}
+
+impl Config {
+    /// Every path in it.
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let (listen_tls, node_tls) = (&mut self.listen.tls, &mut self.node_tls);
+        let single = [
+            &mut listen_tls.certificate_file,
+            &mut listen_tls.key_file,
+            &mut listen_tls.rsa_key_file,
+            &mut listen_tls.state_dir,
+            &mut node_tls.ca_file,
+            &mut node_tls.certificate_file,
+            &mut node_tls.key_file,
+            &mut self.admin.token_file,
+            &mut self.monitor.password_file,
+        ];
+        let of_accounts = self.accounts.iter_mut().map(|a| &mut a.password_file);
+        single.into_iter().chain(of_accounts).flatten().chain(self.listen.unix_sockets.iter_mut())
+    }
 }
 
 /// `[instance]`
