@@ -247,6 +247,10 @@ impl ClientSession {
     }
 
     async fn ready(&mut self, request: &mut Request<'_>, hold_until: Instant) -> Result<(), BindEnd> {
+        if self.lease.as_ref().is_some_and(|l| !l.conn.io.read_buf.is_empty()) {
+            // The node said something unasked behind its last answer: it is about to close, and nothing of it answers this request.
+            return Err(BindEnd::Lost(Stage::Idle));
+        }
         self.bind_and_replay(request.facts, hold_until).await?;
         match request.kind {
             Kind::Text => self.rewrite(request).map_err(BindEnd::Refused),
