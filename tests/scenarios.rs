@@ -8,6 +8,8 @@ mod client;
 mod losses;
 #[path = "scenarios/node.rs"]
 mod node;
+#[path = "scenarios/prepared.rs"]
+mod prepared;
 #[path = "scenarios/requests.rs"]
 mod requests;
 #[path = "scenarios/waits.rs"]

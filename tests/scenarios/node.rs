@@ -159,8 +159,13 @@ impl Node {
         let mut welcome = answer(&[OK]);
         welcome[3] = 2;
         stream.write_all(&welcome).await.ok()?;
+        let mut prepared = 0;
         loop {
             let packet = self.read_packet(&mut stream).await?;
+            if (0x16..=0x1C).contains(packet.first()?) && packet.first() != Some(&0x1B) {
+                stream.write_all(&self.about_statement(&packet, id, &mut prepared)?).await.ok()?;
+                continue;
+            }
             let text = String::from_utf8_lossy(packet.get(1..).unwrap_or_default()).into_owned();
             match packet.first()? {
                 1 => {
@@ -202,6 +207,37 @@ impl Node {
                 Act::Hang => std::future::pending().await,
             }
         }
+    }
+
+    /// The binary protocol: every statement can be prepared, has one column, and as many parameters as question marks.
+    fn about_statement(&self, packet: &[u8], id: u32, prepared: &mut u32) -> Option<Vec<u8>> {
+        let statement = u32::from_le_bytes(packet.get(1..5)?.try_into().ok()?);
+        let rest = packet.get(5..).unwrap_or_default();
+        let (said, bytes) = match packet.first()? {
+            0x16 => {
+                *prepared += 1;
+                let sql = String::from_utf8_lossy(&packet[1..]).into_owned();
+                let params = sql.matches('?').count();
+                let mut first = vec![0];
+                first.extend_from_slice(&prepared.to_le_bytes());
+                first.extend_from_slice(&[1, 0, params as u8, 0, 0, 0, 0]);
+                let mut packets = vec![first];
+                packets.extend(std::iter::repeat_n(COLUMN.to_vec(), params + 1));
+                (format!("PREPARE {sql}"), answer(&packets))
+            }
+            0x17 if rest[0] & 1 == 1 => (format!("EXECUTE {statement} cursor"), recorded("mariadb_deprecate_cursor")),
+            0x17 => {
+                // One parameter: a byte of NULLs, whether types follow, the type.
+                let types = if rest.get(6) == Some(&1) { format!(" types {:?}", &rest[7..9]) } else { String::new() };
+                (format!("EXECUTE {statement}{types}"), answer(&[&b"\x01"[..], COLUMN, b"\0\0\x07\0\0\0", END]))
+            }
+            0x18 => (format!("LONG DATA {statement}"), Vec::new()),
+            0x19 => (format!("CLOSE {statement}"), Vec::new()),
+            0x1A => (format!("RESET {statement}"), answer(&[OK])),
+            _ => (format!("FETCH {statement}"), recorded("mariadb_deprecate_fetch")),
+        };
+        self.said.lock().unwrap().push((id, said));
+        Some(bytes)
     }
 
     /// Asks for a file and reads it. Frames have to be numbered on from the question.
