@@ -1,5 +1,7 @@
 //! Ordinary clients of several languages, with and without TLS, in front of each kind of server.
 
+use std::time::Duration;
+
 use belay_integration::belay::{Belay, Options};
 use belay_integration::clients::{mariadb, mysql, run_node, run_python};
 use belay_integration::servers::{APP, APP2};
@@ -65,6 +67,10 @@ fn clients_on_mysql() -> Result<()> {
 }
 
 async fn rust_driver(port: u16) -> Result<()> {
+    tokio::time::timeout(Duration::from_secs(60), use_rust_driver(port)).await?
+}
+
+async fn use_rust_driver(port: u16) -> Result<()> {
     let options = mysql_async::OptsBuilder::default()
         .ip_or_hostname("127.0.0.1")
         .tcp_port(port)

@@ -10,12 +10,18 @@ use crate::pool::flight::{self, Ask};
 use crate::pool::lease::Lease;
 use crate::pool::setup;
 use crate::proxy::context::Context;
+use crate::session::pins::Pins;
 use crate::session::state::SessionState;
 
-/// Cleans a server session in a task of its own. `running` says that a statement may still be executing, or half sent.
-pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool) {
+/// Cleans a server session in a task of its own. `running` says that a statement may still be executing, or half sent; `survivors` is what a
+/// reset would not end, so that only closing the connection will.
+pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool, survivors: Pins) {
     tokio::spawn(async move {
         let node = lease.node;
+        if !running && !survivors.is_empty() {
+            drop(lease);
+            return;
+        }
         if running {
             if let Err(error) = cx.killer.kill_connection(&cx, node, lease.conn.thread_id).await {
                 tracing::warn!(node = %cx.node_name(node), %error, "a statement of a client that vanished could not be killed; its connection is closed");

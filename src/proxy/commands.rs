@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use crate::pool::flight::{self, Ask};
-use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
+use crate::protocol::mysql::capability::Capabilities;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::cleanup;
 use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
-use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::session::{ClientSession, Flow, LASTING_STATUS};
 use crate::proxy::wire::RequestHead;
-use crate::session::pins::{PinReason, Pins};
+use crate::session::pins::Pins;
 use crate::session::state::SessionState;
 use crate::session::transaction::Transaction;
 
@@ -47,14 +47,12 @@ impl ClientSession {
             };
             let schema = self.state.schema().cloned();
             self.state = SessionState::new(lease.state.baseline().clone(), lease.state.charsets().clone(), schema);
-            self.status = lease.conn.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
+            self.status = lease.conn.status & LASTING_STATUS;
             self.bound(lease);
+            // A role, for one, outlives the reset on MariaDB: what may have survived stays pinned, as it would stay on one server.
+            let survivors = self.pins.after_reset();
             self.start_over();
-            if dedicated {
-                let mut pins = Pins::NONE;
-                pins.insert(PinReason::LoginNotRecorded);
-                self.set_pins(pins);
-            }
+            self.set_pins(survivors);
             return self.reply_ok().await;
         }
     }
@@ -82,7 +80,7 @@ impl ClientSession {
             if let Some(endpoint) = lease.endpoint() {
                 endpoint.set_pins(self.handle.id, Pins::NONE);
             }
-            cleanup::in_background(self.cx.clone(), lease, false);
+            cleanup::in_background(self.cx.clone(), lease, false, self.pins.after_reset());
         }
         self.unbound();
         self.start_over();

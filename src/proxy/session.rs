@@ -49,6 +49,13 @@ pub enum Flow {
     End,
 }
 
+/// The status flags that speak of the session, not of one statement.
+pub(super) const LASTING_STATUS: StatusFlags = StatusFlags::IN_TRANS
+    .union(StatusFlags::AUTOCOMMIT)
+    .union(StatusFlags::NO_BACKSLASH_ESCAPES)
+    .union(StatusFlags::IN_TRANS_READONLY)
+    .union(StatusFlags::ANSI_QUOTES);
+
 /// A client session.
 pub struct ClientSession {
     pub(super) cx: Arc<Context>,
@@ -301,8 +308,8 @@ impl ClientSession {
 
     /// Sends an OK of belay's own.
     pub(super) async fn reply_ok(&mut self) -> Flow {
-        let mut status = self.status;
-        status.remove(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED | StatusFlags::CURSOR_EXISTS);
+        self.row_count = 0;
+        let status = self.status & LASTING_STATUS;
         let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
         let mut payload = BytesMut::new();
         ok.encode(&mut payload, self.capabilities, 0);
@@ -311,7 +318,7 @@ impl ClientSession {
 
     /// Sends the EOF (or the OK in its place) that answers COM_SET_OPTION.
     pub(super) async fn reply_eof(&mut self) -> Flow {
-        let status = self.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
+        let status = self.status & LASTING_STATUS;
         let mut payload = BytesMut::new();
         if self.capabilities.contains(Capabilities::DEPRECATE_EOF) {
             let ok =
@@ -401,12 +408,13 @@ impl ClientSession {
             (running.busy, running.tainted || running.kills_in_flight > 0)
         };
         let unclean = running || tainted || self.transaction == Transaction::Open || !self.pins.is_empty();
+        let survivors = self.pins.after_reset();
         if let Some(endpoint) = lease.endpoint() {
             endpoint.set_pins(self.handle.id, Pins::NONE);
         }
         self.set_pins(Pins::NONE);
         if unclean {
-            cleanup::in_background(self.cx.clone(), lease, running || tainted);
+            cleanup::in_background(self.cx.clone(), lease, running || tainted, survivors);
         } else {
             lease.release(Instant::now());
         }

@@ -119,6 +119,27 @@ impl PinReason {
     }
 }
 
+impl PinReason {
+    /// Whether COM_RESET_CONNECTION ends what the reason stands for, on every server. A role outlives it on MariaDB, and so may whatever code
+    /// did that belay could not read.
+    pub const fn ends_with_reset(self) -> bool {
+        matches!(
+            self,
+            PinReason::UserVariables
+                | PinReason::TemporaryTable
+                | PinReason::UserLock
+                | PinReason::LockTables
+                | PinReason::Handler
+                | PinReason::TextPrepare
+                | PinReason::NextTransaction
+                | PinReason::Cursor
+                | PinReason::LongData
+                | PinReason::Diagnostics
+                | PinReason::FoundRows
+        )
+    }
+}
+
 /// A set of reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pins(u32);
@@ -164,6 +185,15 @@ impl Pins {
     /// The reasons, in their order.
     pub fn iter(self) -> impl Iterator<Item = PinReason> {
         REASONS.into_iter().filter(move |reason| self.contains(*reason))
+    }
+
+    /// What is left of the reasons after COM_RESET_CONNECTION.
+    pub fn after_reset(self) -> Pins {
+        let mut left = self;
+        for reason in self.iter().filter(|reason| reason.ends_with_reset()) {
+            left.remove(reason);
+        }
+        left
     }
 
     /// Whether any reason lasts until the client ends it or leaves.
