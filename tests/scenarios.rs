@@ -4,6 +4,8 @@
 
 #[path = "scenarios/client.rs"]
 mod client;
+#[path = "scenarios/limits.rs"]
+mod limits;
 #[path = "scenarios/losses.rs"]
 mod losses;
 #[path = "scenarios/node.rs"]

@@ -30,6 +30,8 @@ pub enum Act {
     Close(Vec<u8>),
     /// Sends these frames, the last of which asks for the client's file, and reads it; then it says OK, or closes after the first frame.
     File(Vec<u8>, bool),
+    /// Sends a result of this many rows of 10,000 bytes.
+    Many(usize),
     /// Says nothing until it is killed.
     Hang,
     /// Says this after a while.
@@ -84,6 +86,10 @@ pub struct Node {
     next_id: AtomicU32,
     /// Bytes of requests that were read.
     pub bytes: AtomicUsize,
+    /// Bytes of long results that were sent.
+    pub bytes_out: AtomicUsize,
+    /// Requests longer than this are refused at once, and the connection closed.
+    pub request_bytes_max: AtomicUsize,
     /// Set to keep the node from reading on within a long request.
     pub stalled: Mutex<Option<Arc<Notify>>>,
     /// How long it takes to close after a goodbye or a KILL.
@@ -107,6 +113,8 @@ impl Node {
             killed: Mutex::default(),
             next_id: AtomicU32::new(100),
             bytes: AtomicUsize::new(0),
+            bytes_out: AtomicUsize::new(0),
+            request_bytes_max: AtomicUsize::new(usize::MAX),
             stalled: Mutex::default(),
             close_after: Mutex::new(Duration::ZERO),
             script,
@@ -204,6 +212,7 @@ impl Node {
                     return None;
                 }
                 Act::File(bytes, whole) => self.read_file(&mut stream, &bytes, whole).await?,
+                Act::Many(n) => self.many_rows(&mut stream, n).await?,
                 Act::Hang => std::future::pending().await,
             }
         }
@@ -238,6 +247,22 @@ impl Node {
         };
         self.said.lock().unwrap().push((id, said));
         Some(bytes)
+    }
+
+    async fn many_rows(&self, stream: &mut UnixStream, n: usize) -> Option<()> {
+        let mut row = vec![0xFC, 0x0D, 0x27];
+        row.resize(10_000, b'r');
+        let mut seq = 1u8;
+        let ends = [&[&b"\x01"[..], COLUMN][..], &[END]];
+        for (payloads, rows) in [(ends[0], n), (ends[1], 0)] {
+            for payload in payloads.iter().copied().chain(std::iter::repeat_n(&row[..], rows)) {
+                let mut frame = BytesMut::new();
+                frame::encode_packet(&mut frame, &mut seq, payload);
+                stream.write_all(&frame).await.ok()?;
+                self.bytes_out.fetch_add(frame.len(), Ordering::SeqCst);
+            }
+        }
+        Some(())
     }
 
     /// Asks for a file and reads it. Frames have to be numbered on from the question.
@@ -277,6 +302,13 @@ impl Node {
             stream.read_exact(&mut head).await.ok()?;
             let header = FrameHeader::parse(&head)?;
             let mut left = header.payload_len;
+            if left > self.request_bytes_max.load(Ordering::SeqCst) {
+                stream
+                    .write_all(&answer(&[b"\xff\x81\x04#08S01Got a packet bigger than 'max_allowed_packet' bytes"]))
+                    .await
+                    .ok()?;
+                return None;
+            }
             while left > 0 {
                 let stalled = self.stalled.lock().unwrap().clone();
                 if let Some(stalled) = stalled.filter(|_| self.bytes.load(Ordering::SeqCst) > 0 && left > 100_000) {

@@ -42,14 +42,16 @@ pub struct World {
     publisher: Publisher,
 }
 
-/// Times that a test can wait for.
-const TIMES: &str = "[cluster]\nhold_timeout_ms = 1000\n[session]\nclient_write_timeout_ms = 5000\n";
-
 impl World {
     /// `pool` are lines for `[pool]`.
     pub fn new(script: Script, pool: &str) -> World {
+        World::with_session(script, pool, "client_write_timeout_ms = 5000")
+    }
+
+    /// `session` are lines for `[session]`.
+    pub fn with_session(script: Script, pool: &str, session: &str) -> World {
         let node = Node::start(script);
-        let config = configuration(&node.address, pool);
+        let config = configuration(&node.address, pool, session);
         let metrics = Metrics::new(["n"], &measure::pin_labels(), "0");
         let initial = ClusterSnapshot::initial([("n", node.address.as_str())], "10.11.19-MariaDB");
         let (cluster, publisher) = ClusterHandle::unwatched(initial, metrics.clone());
@@ -165,10 +167,11 @@ fn opening() -> Opening {
     Opening::with_password("app", Secret::new(String::new()))
 }
 
-fn configuration(address: &str, pool: &str) -> Config {
+fn configuration(address: &str, pool: &str, session: &str) -> Config {
     let text = format!(
         "[listen]\naddresses = [\"127.0.0.1:1\"]\n[listen.tls]\nmode = \"off\"\n[admin]\naddress = \"127.0.0.1:2\"\n\
-         [[node]]\nname = \"n\"\naddress = \"{address}\"\n[monitor]\nuser = \"app\"\npassword = \"x\"\n[pool]\n{pool}\n{TIMES}"
+         [[node]]\nname = \"n\"\naddress = \"{address}\"\n[monitor]\nuser = \"app\"\npassword = \"x\"\n[pool]\n{pool}\n\
+         [cluster]\nhold_timeout_ms = 1000\n[session]\n{session}\n"
     );
     config::from_text(&text, "test.toml".as_ref(), &Default::default()).unwrap_or_else(|f| panic!("{f}"))
 }
