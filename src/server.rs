@@ -202,13 +202,7 @@ fn admin_context(cx: &Arc<Context>) -> AdminContext {
     let for_readiness = cx.clone();
     AdminContext {
         metrics: cx.measure.metrics().clone(),
-        readiness: Box::new(move || {
-            let snapshot = for_readiness.cluster.load();
-            match snapshot.writer {
-                Some(_) => Ok(()),
-                None => Err(snapshot.why_writer.clone()),
-            }
-        }),
+        readiness: Box::new(move || for_readiness.cluster.readiness()),
         sessions: Arc::new(View::new(cx.clone())),
         token: cx.config.admin.token.clone(),
         connections_max: cx.config.admin.connections_max,

@@ -154,6 +154,18 @@ pub fn run(command: &mut Command) -> Result<String> {
     Err(format!("{command:?} failed ({}):\n{text}{}", out.status, String::from_utf8_lossy(&out.stderr)).into())
 }
 
+/// The same for a program that may hang, for instance a client whose answer does not come: it is ended after `limit`. Takes program,
+/// arguments, environment and directory of `command`, nothing else.
+pub fn run_limited(command: &Command, limit: Duration) -> Result<String> {
+    let mut limited = Command::new("timeout");
+    limited.args(["-k", "2", &limit.as_secs().to_string()]).arg(command.get_program()).args(command.get_args());
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(dir) = command.get_current_dir() {
+        limited.current_dir(dir);
+    }
+    run(&mut limited)
+}
+
 /// Calls `probe` until it gives a value, every few milliseconds.
 pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
     let until = Instant::now() + limit;

@@ -1,5 +1,7 @@
 //! Ordinary clients of several languages, with and without TLS, in front of each kind of server.
 
+use std::time::Duration;
+
 use belay_integration::belay::{Belay, Options};
 use belay_integration::clients::{mariadb, mysql, run_node, run_python};
 use belay_integration::servers::{APP, APP2};
@@ -99,10 +101,10 @@ fn the_rust_driver_on_mariadb_and_mysql() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let server = shared::mariadb()?;
     let mut belay = Options::new([server.address()]).server_connections_max(4).start()?;
-    runtime.block_on(rust_driver(belay.port()))?;
+    runtime.block_on(tokio::time::timeout(Duration::from_secs(60), rust_driver(belay.port())))??;
     belay.assert_healthy()?;
     let server = shared::mysql()?;
     let mut belay = Options::new([server.address()]).server_connections_max(4).start()?;
-    runtime.block_on(rust_driver(belay.port()))?;
+    runtime.block_on(tokio::time::timeout(Duration::from_secs(60), rust_driver(belay.port())))??;
     belay.assert_healthy()
 }

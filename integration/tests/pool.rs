@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use belay_integration::belay::{Options, direct};
-use belay_integration::process::{run, wait_for};
+use belay_integration::process::{run_limited, wait_for};
 use belay_integration::servers::{APP, program};
 use belay_integration::wire::{Login, Wire};
 use belay_integration::{Result, shared};
@@ -51,7 +51,7 @@ fn sysbench(port: u16, seconds: u32, ps_mode: &str) -> Result<()> {
         ]);
         c.args(["--mysql-db=test", "--tables=4", "--table-size=2000", "--rand-type=uniform", "--report-interval=0"]);
         c.arg(format!("--mysql-port={port}")).arg(format!("--db-ps-mode={ps_mode}"));
-        run(c.args(action))
+        run_limited(c.args(action), Duration::from_secs(u64::from(seconds) + 120))
     };
     let _ = base(&["--threads=4", "cleanup"]);
     base(&["--threads=4", "prepare"])?;

@@ -5,16 +5,20 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::auth::accounts::{Account, AccountTable};
 use crate::auth::rows;
 use crate::metrics::Metrics;
-use crate::monitor::link::{Connector, Link, LinkAnswer, Rows};
+use crate::monitor::link::{ConnectError, Connector, Link, LinkAnswer, Rows};
 use crate::monitor::{ClusterHandle, MonitorSettings};
 use crate::protocol::mysql::flavor::Flavor;
 use crate::topology::NodeId;
+
+/// After this many intervals in which a living node did not answer, what was read before is no longer believed: a password may
+/// have been changed meanwhile.
+const STALE_INTERVALS: u32 = 5;
 
 /// Keeps the table of accounts up to date.
 pub struct AccountReader<C: Connector> {
@@ -28,6 +32,8 @@ pub struct AccountReader<C: Connector> {
     digest: Option<[u8; 32]>,
     /// The last complaint, so that each is logged once.
     complaint: Option<String>,
+    /// When a node last answered, or there was nobody to ask.
+    believed_at: Instant,
 }
 
 /// What one reading brought.
@@ -36,7 +42,11 @@ enum Reading {
     Rows(Flavor, Rows),
     /// The node will not show them: clients are proven against nodes.
     Refused(String),
-    /// Nobody could be asked; what was read before stays valid.
+    /// The monitor's login was refused: the same, and it is not tried again soon.
+    LoginRefused(String),
+    /// A node that should have answered did not; what was read before stays valid for a while.
+    NoAnswer,
+    /// Nobody could be asked, and so nobody can log in to a node either; what was read before stays valid.
     NobodyToAsk,
 }
 
@@ -49,7 +59,17 @@ impl<C: Connector> AccountReader<C> {
         table: Arc<ArcSwap<AccountTable>>,
         metrics: Arc<Metrics>,
     ) -> AccountReader<C> {
-        AccountReader { connector, settings, cluster, table, metrics, link: None, digest: None, complaint: None }
+        AccountReader {
+            connector,
+            settings,
+            cluster,
+            table,
+            metrics,
+            link: None,
+            digest: None,
+            complaint: None,
+            believed_at: Instant::now(),
+        }
     }
 
     /// Reads until the task is ended from outside; the first time as soon as there is a node to ask.
@@ -61,17 +81,21 @@ impl<C: Connector> AccountReader<C> {
                 Ok(reading) => reading,
                 Err(_) => {
                     self.link = None;
-                    Reading::NobodyToAsk
+                    Reading::NoAnswer
                 }
             };
-            let asked = !matches!(reading, Reading::NobodyToAsk);
+            let (answered, pause) = match &reading {
+                Reading::Rows(..) | Reading::Refused(_) => (true, self.settings.accounts_interval),
+                Reading::LoginRefused(_) => (true, self.settings.login_retry_interval),
+                Reading::NoAnswer | Reading::NobodyToAsk => (false, self.settings.accounts_interval),
+            };
             self.publish(reading);
-            if asked {
+            if answered {
                 self.cluster.accounts_asked.store(true, Ordering::Release);
-                sleep(self.settings.accounts_interval).await;
+                sleep(pause).await;
             } else {
                 tokio::select! {
-                    () = sleep(self.settings.accounts_interval) => {}
+                    () = sleep(pause) => {}
                     _ = changes.changed() => {}
                 }
             }
@@ -87,7 +111,8 @@ impl<C: Connector> AccountReader<C> {
             Some((at, link)) if at == id => link,
             _ => match self.connector.connect(id).await {
                 Ok(link) => link,
-                Err(_) => return Reading::NobodyToAsk,
+                Err(ConnectError::LoginRefused(why)) => return Reading::LoginRefused(why),
+                Err(_) => return Reading::NoAnswer,
             },
         };
         let queries: &[&str] = match flavor {
@@ -103,9 +128,9 @@ impl<C: Connector> AccountReader<C> {
                     self.link = Some((id, link));
                     return Reading::Rows(flavor, rows);
                 }
-                Ok(Some(LinkAnswer::Error(e))) if is_not_ready(e.code) => return Reading::NobodyToAsk,
+                Ok(Some(LinkAnswer::Error(e))) if is_not_ready(e.code) => return Reading::NoAnswer,
                 Ok(Some(LinkAnswer::Error(e))) => refused = e.to_string(),
-                Ok(None) | Err(_) => return Reading::NobodyToAsk,
+                Ok(None) | Err(_) => return Reading::NoAnswer,
             }
         }
         self.link = Some((id, link));
@@ -113,9 +138,18 @@ impl<C: Connector> AccountReader<C> {
     }
 
     fn publish(&mut self, reading: Reading) {
+        if !matches!(reading, Reading::NoAnswer) {
+            self.believed_at = Instant::now();
+        }
         match reading {
             Reading::NobodyToAsk => {}
-            Reading::Refused(why) => {
+            Reading::NoAnswer => {
+                if self.believed_at.elapsed() > self.settings.accounts_interval.saturating_mul(STALE_INTERVALS) {
+                    self.digest = None;
+                    self.unreadable("no node answers the question for accounts".to_owned());
+                }
+            }
+            Reading::Refused(why) | Reading::LoginRefused(why) => {
                 self.digest = None;
                 self.unreadable(why);
             }

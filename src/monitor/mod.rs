@@ -28,6 +28,9 @@ use crate::topology::{ClusterSnapshot, HealthLimits, NodeId};
 const GLOBALS_INTERVAL: Duration = Duration::from_secs(2);
 /// However many sessions suspect a node, it is not probed more often than this.
 const SUSPECT_INTERVAL_MIN: Duration = Duration::from_millis(20);
+/// After its login was refused the monitor does not try that node again for this long, whoever suspects it: accounts can be
+/// locked by failed logins, and hosts blocked.
+const LOGIN_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The limits and intervals of the monitor.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,8 @@ pub struct MonitorSettings {
     pub globals_interval: Duration,
     /// The least time between two probes of a node that sessions suspect.
     pub suspect_interval_min: Duration,
+    /// After a refused login, before the next one.
+    pub login_retry_interval: Duration,
     /// Between two readings of the accounts.
     pub accounts_interval: Duration,
     /// Accounts read at the most.
@@ -56,6 +61,7 @@ impl MonitorSettings {
             probe_timeout: Duration::from_millis(config.probe_timeout_ms.max(1)),
             globals_interval: GLOBALS_INTERVAL,
             suspect_interval_min: SUSPECT_INTERVAL_MIN,
+            login_retry_interval: LOGIN_RETRY_INTERVAL,
             accounts_interval: Duration::from_millis(config.accounts_interval_ms.max(1)),
             accounts_max: config.accounts_max,
             health: HealthLimits::default(),
@@ -187,6 +193,7 @@ mod tests {
         Up,
         Refusing,
         Silent,
+        WrongPassword,
     }
 
     struct Script {
@@ -222,7 +229,7 @@ mod tests {
             let mode = s.modes.lock().unwrap()[self.node.index()];
             match mode {
                 Mode::Up => {}
-                Mode::Refusing => return Err(LinkBroken("reset".into())),
+                Mode::Refusing | Mode::WrongPassword => return Err(LinkBroken("reset".into())),
                 Mode::Silent => std::future::pending::<()>().await,
             }
             let uptime = s.uptimes.lock().unwrap()[self.node.index()];
@@ -258,6 +265,10 @@ mod tests {
                 Mode::Up => {}
                 Mode::Refusing => return Err(ConnectError::Unreachable("refused".into())),
                 Mode::Silent => std::future::pending().await,
+                Mode::WrongPassword => {
+                    self.0.connects[node.index()].fetch_add(1, Ordering::Relaxed);
+                    return Err(ConnectError::LoginRefused("1045".into()));
+                }
             }
             let number = self.0.connects[node.index()].fetch_add(1, Ordering::Relaxed);
             Ok(ScriptLink { script: Arc::clone(&self.0), node, number })
@@ -281,6 +292,7 @@ mod tests {
             probe_timeout: Duration::from_millis(1_500),
             globals_interval: Duration::from_secs(2),
             suspect_interval_min: Duration::from_millis(20),
+            login_retry_interval: Duration::from_secs(10),
             accounts_interval: Duration::from_secs(2),
             accounts_max: 10,
             health: HealthLimits::default(),
@@ -360,6 +372,23 @@ mod tests {
         versions.changed().await.unwrap();
         assert!(began.elapsed() <= Duration::from_millis(2_001), "{:?}", began.elapsed());
         assert_eq!(cluster.load().writer, Some(NodeId(1)));
+        monitor.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_login_is_not_tried_again_soon() {
+        let (script, monitor, _) = start(1);
+        script.modes.lock().unwrap()[0] = Mode::WrongPassword;
+        let cluster = monitor.cluster();
+        for _ in 0..9 {
+            after_ms(1_000).await;
+            cluster.suspect(NodeId(0));
+        }
+        assert_eq!(script.connects[0].load(Ordering::Relaxed), 1);
+        assert_eq!(cluster.load().nodes[0].state.label(), "not_ready");
+        script.modes.lock().unwrap()[0] = Mode::Up;
+        after_ms(2_000).await;
+        assert_eq!(cluster.load().nodes[0].state, NodeState::Serving);
         monitor.stop().await;
     }
 

@@ -69,7 +69,10 @@ impl<C: Connector> NodeTask<C> {
     pub async fn run(mut self, cluster: ClusterHandle) {
         loop {
             let started = Instant::now();
-            self.probe_once().await;
+            if self.probe_once().await == ProbeResult::LoginRefused {
+                sleep_until(started + self.settings.login_retry_interval).await;
+                continue;
+            }
             sleep_until(started + self.settings.suspect_interval_min).await;
             let next = started + self.settings.interval;
             match cluster.suspects.get(self.id.index()) {
@@ -84,7 +87,7 @@ impl<C: Connector> NodeTask<C> {
         }
     }
 
-    async fn probe_once(&mut self) {
+    async fn probe_once(&mut self) -> ProbeResult {
         let started = Instant::now();
         let limit = self.settings.probe_timeout;
         let observation = match timeout(limit, self.observe()).await {
@@ -94,7 +97,11 @@ impl<C: Connector> NodeTask<C> {
                 Observation::Failed(ProbeFailure::Silent { limit_ms })
             }
         };
-        self.count(&observation, started);
+        let result = result_of(&observation);
+        if let Some(metrics) = self.metrics.nodes.get(self.id.index()) {
+            metrics.probe_seconds.record(started.elapsed());
+            metrics.probes.increment(result);
+        }
         match &observation {
             // An abandoned connection may still get the answer of the abandoned question.
             Observation::Failed(_) => self.drop_link(),
@@ -106,19 +113,7 @@ impl<C: Connector> NodeTask<C> {
         self.health.observe(&observation, self.settings.health);
         self.report.state = self.health.state().clone();
         self.publisher.report(self.id, self.report.clone());
-    }
-
-    fn count(&self, observation: &Observation, started: Instant) {
-        let Some(metrics) = self.metrics.nodes.get(self.id.index()) else { return };
-        metrics.probe_seconds.record(started.elapsed());
-        metrics.probes.increment(match observation {
-            Observation::Answered(_) => ProbeResult::Ok,
-            Observation::Failed(ProbeFailure::Unreachable(_)) => ProbeResult::Unreachable,
-            Observation::Failed(ProbeFailure::Silent { .. }) => ProbeResult::Silent,
-            Observation::Failed(ProbeFailure::Full(_)) => ProbeResult::Full,
-            Observation::Failed(ProbeFailure::LoginRefused(_)) => ProbeResult::LoginRefused,
-            Observation::Failed(ProbeFailure::Unusable(_)) => ProbeResult::Unusable,
-        });
+        result
     }
 
     fn drop_link(&mut self) {
@@ -178,6 +173,17 @@ impl<C: Connector> NodeTask<C> {
             Ok(Ok(None)) => self.variables_read = Some(Instant::now()),
             Ok(Err(_)) | Err(_) => self.drop_link(),
         }
+    }
+}
+
+fn result_of(observation: &Observation) -> ProbeResult {
+    match observation {
+        Observation::Answered(_) => ProbeResult::Ok,
+        Observation::Failed(ProbeFailure::Unreachable(_)) => ProbeResult::Unreachable,
+        Observation::Failed(ProbeFailure::Silent { .. }) => ProbeResult::Silent,
+        Observation::Failed(ProbeFailure::Full(_)) => ProbeResult::Full,
+        Observation::Failed(ProbeFailure::LoginRefused(_)) => ProbeResult::LoginRefused,
+        Observation::Failed(ProbeFailure::Unusable(_)) => ProbeResult::Unusable,
     }
 }
 

@@ -358,3 +358,47 @@ fn keep(path: &Path, bytes: &[u8]) -> Result<(), TlsSetupError> {
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&unfinished, path).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn made_keys_are_kept_private_and_found_again() {
+        let dir = std::env::temp_dir().join(format!("belay-tls-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let config = ListenTlsConfig { state_dir: Some(dir.clone()), ..ListenTlsConfig::default() };
+        let first = ClientTls::new(&config).unwrap();
+        assert!(first.acceptor.is_some() && !first.required);
+        for entry in fs::read_dir(&dir).unwrap() {
+            assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let before = fs::read(dir.join("belay-certificate.pem")).unwrap();
+        let second = ClientTls::new(&config).unwrap();
+        assert_eq!(fs::read(dir.join("belay-certificate.pem")).unwrap(), before);
+        assert_eq!(first.password_key.public_pem(), second.password_key.public_pem());
+
+        let mut node = NodeTlsConfig { mode: NodeTlsMode::VerifyCa, ..NodeTlsConfig::default() };
+        assert!(matches!(NodeTls::new(&node), Err(TlsSetupError::NoAuthorities)));
+        node.ca_file = Some(dir.join("belay-certificate.pem"));
+        assert_eq!(NodeTls::new(&node).unwrap().wish(true), TlsWish::Always);
+        node.ca_file = Some(dir.join("belay-rsa-key.pem"));
+        assert!(matches!(NodeTls::new(&node), Err(TlsSetupError::Content { .. })));
+        node.ca_file = None;
+        node.mode = NodeTlsMode::Required;
+        node.certificate_file = Some(dir.join("belay-certificate.pem"));
+        assert!(matches!(NodeTls::new(&node), Err(TlsSetupError::Half { missing: "node_tls.key_file", .. })));
+        node.key_file = Some(dir.join("belay-key.pem"));
+        assert!(NodeTls::new(&node).is_ok());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn preferred_means_no_tls_on_a_unix_socket() {
+        let tls = NodeTls::new(&NodeTlsConfig::default()).unwrap();
+        assert_eq!((tls.wish(true), tls.wish(false)), (TlsWish::Never, TlsWish::IfOffered));
+        let odd = NodeAddress::Tcp { host: "db_1".into(), port: 3306 };
+        assert!(tls.server_name(&odd).is_ok());
+    }
+}

@@ -417,3 +417,106 @@ async fn prove_account(conn: &mut ServerConn, wanted: &AccountId) -> Result<(), 
         _ => Err(DialCause::OtherAccount { wanted: wanted.clone(), got: text }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::accounts::Fingerprint;
+    use crate::config::NodeTlsConfig;
+    use crate::protocol::mysql::packet::handshake::Handshake;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixListener;
+
+    fn failed(cause: impl Into<DialCause>) -> DialError {
+        DialError { node: "db1".into(), stage: Stage::ServerLogin, cause: cause.into() }
+    }
+
+    fn refused(code: u16, answered: bool) -> DialError {
+        failed(LoginError::Refused { reply: ErrorReply::new(code, b"HY000", "no"), answered })
+    }
+
+    #[test]
+    fn a_refusal_is_about_the_secret_or_about_the_node_never_both() {
+        for code in DENIED {
+            assert!(refused(code, true).refused_secret() && !refused(code, true).is_unavailable(), "{code}");
+        }
+        for code in UNAVAILABLE {
+            assert!(refused(code, false).is_unavailable() && !refused(code, false).refused_secret(), "{code}");
+        }
+        assert!(refused(1045, true).is_wrong_secret());
+        assert!(!refused(1045, false).is_wrong_secret(), "the node has seen no answer");
+        assert!(!refused(4151, true).is_wrong_secret(), "a locked account may be unlocked");
+    }
+
+    #[test]
+    fn losses_are_the_node_s_and_broken_rules_are_not() {
+        assert!(failed(ReadPacketError::Closed).is_unavailable());
+        assert!(failed(DialCause::Timeout(1)).is_unavailable());
+        assert!(failed(DialCause::Tls(io::ErrorKind::UnexpectedEof.into())).is_unavailable());
+        assert!(!failed(DialCause::Tls(io::ErrorKind::InvalidData.into())).is_unavailable());
+        assert!(!failed(ReadPacketError::TooLong(1)).is_unavailable());
+        assert!(!failed(LoginError::NoTls).is_unavailable());
+        assert!(failed(VaultMiss::Gone).refused_secret());
+    }
+
+    fn context(dial_timeout_ms: u64) -> DialContext {
+        DialContext {
+            tls: NodeTls::new(&NodeTlsConfig::default()).unwrap(),
+            dial_timeout_ms,
+            vault: Arc::new(Vault::new(Zeroizing::new([1; 32]), 8).unwrap()),
+        }
+    }
+
+    fn socket(name: &str) -> (UnixListener, Arc<str>) {
+        let path = std::env::temp_dir().join(format!("belay-dial-{}-{name}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        (UnixListener::bind(&path).unwrap(), format!("unix:{}", path.display()).into())
+    }
+
+    #[tokio::test]
+    async fn a_silent_node_costs_the_time_out_and_no_more() {
+        let (_listener, address) = socket("silent");
+        let opening = Opening::with_password("app", Secret::new("pw".into()));
+        let error = dial(&DialRequest::monitor(&"n".into(), &address, &opening), &context(50)).await.unwrap_err();
+        assert!(matches!(error.cause, DialCause::Timeout(50)));
+        assert_eq!(error.stage, Stage::ServerLogin);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_a_node_refused_is_not_sent_again() {
+        let (listener, address) = socket("refused");
+        let node = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut io = PacketIo::new(Stream::Plain(Plain::Unix(stream)));
+            let greeting = Handshake {
+                server_version: "10.11.1-MariaDB".into(),
+                thread_id: 7,
+                scramble: [1; 20],
+                capabilities: ALWAYS,
+                collation: 45,
+                status: StatusFlags::AUTOCOMMIT,
+                auth_plugin: crate::auth::NATIVE.into(),
+            };
+            send(&mut io, &greeting.encode()).await.unwrap();
+            io.read_packet(LOGIN_PACKET_BYTES_MAX).await.unwrap();
+            send(&mut io, b"\xFF\x15\x04#28000Access denied").await.unwrap();
+            // A second connection would be seen here.
+            let mut rest = Vec::new();
+            let _ = io.stream.read_to_end(&mut rest).await;
+            listener
+        });
+        let ctx = context(5_000);
+        let account = AccountKey::new("app", "%");
+        let secret = Recorded::Password(Zeroizing::new(b"pw".to_vec()));
+        let handle = ctx.vault.record(&account, Fingerprint::PROVEN, &secret, [0; 12]).unwrap();
+        let request =
+            DialRequest::monitor(&"n".into(), &address, &Opening::recorded("app", handle, Capabilities::empty()));
+        let error = dial(&request, &ctx).await.unwrap_err();
+        assert_eq!(error.reply().map(|r| r.code), Some(1045));
+        let listener = node.await.unwrap();
+        let error = dial(&request, &ctx).await.unwrap_err();
+        assert!(matches!(error.cause, DialCause::Secret(VaultMiss::Refused)));
+        assert!(error.refused_secret());
+        assert!(tokio::time::timeout(Duration::from_millis(20), listener.accept()).await.is_err());
+    }
+}

@@ -146,7 +146,10 @@ impl ClientSession {
         LexContext {
             no_backslash_escapes: self.status.contains(StatusFlags::NO_BACKSLASH_ESCAPES)
                 || has(b"NO_BACKSLASH_ESCAPES"),
-            ansi_quotes: has(b"ANSI_QUOTES") || has(b"ANSI"),
+            ansi_quotes: has(b"ANSI_QUOTES")
+                || has(b"ANSI")
+                || (matches!(self.lex_flavor, LexFlavor::MariaDb { .. })
+                    && self.status.contains(StatusFlags::ANSI_QUOTES)),
             multibyte: multi_byte(&self.state.charsets().client),
             flavor: self.lex_flavor,
             oracle_mode: has(b"ORACLE"),

@@ -19,6 +19,7 @@ use crate::proxy::send::{Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Execution;
 use crate::proxy::wire::{self, RequestHead, ServerRead};
+use crate::session::pins::PinReason;
 use crate::session::transaction::Transaction;
 use crate::sql::{Facts, StatementCount, TransactionControl};
 
@@ -132,7 +133,7 @@ impl ClientSession {
     }
 
     async fn pass_on(&mut self, head: RequestHead, shape: ReplyShape, stateless: bool) -> Flow {
-        let facts = Facts::default();
+        let facts = Facts::nothing();
         let request =
             Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind: Kind::Other, stateless };
         self.cx.measure.statement(facts.class);
@@ -184,8 +185,7 @@ impl ClientSession {
         let sql = self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default();
         let mut facts = crate::sql::analyse(sql, &self.lex_context());
         if !head.complete {
-            facts.certain = false;
-            facts.effects |= crate::sql::Effects::UNKNOWN;
+            facts.make_uncertain();
         }
         facts
     }
@@ -488,6 +488,11 @@ impl ClientSession {
         }
         if !request.stateless {
             self.apply(request.facts, report);
+            if !request.head.complete && request.kind == Kind::Text {
+                let mut pins = self.pins;
+                pins.insert(PinReason::LongStatement);
+                self.set_pins(pins);
+            }
         }
         self.notes();
     }

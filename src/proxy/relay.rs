@@ -200,14 +200,19 @@ impl Relay {
                 break;
             }
         }
-        self.replaced = copied > 0 || !out.is_empty();
+        self.begun |= at > 0;
+        // The frame that ends an answer may arrive in pieces (an error message, a statistics string, the last column of a PREPARE).
+        if progress != Progress::WantsFile {
+            progress = if self.tracker.is_done() && self.frame_left == 0 { Progress::Done } else { Progress::More };
+        }
+        let last_eof = progress == Progress::Done && std::mem::take(&mut self.eof_due);
+        self.replaced = copied > 0 || !out.is_empty() || last_eof;
         if self.replaced {
             out.put_slice(&input[copied..at]);
         }
-        self.begun |= at > 0;
-        // The frame that ends an answer may arrive in pieces (an error message, a statistics string).
-        if progress != Progress::WantsFile {
-            progress = if self.tracker.is_done() && self.frame_left == 0 { Progress::Done } else { Progress::More };
+        if last_eof {
+            // The answer to a PREPARE ends with definitions: their EOF has no frame to be put before.
+            self.put_eof(self.next_seq, 0, self.report.metadata_status(), out);
         }
         Ok((at, progress))
     }

@@ -301,6 +301,7 @@ impl ClientSession {
 
     /// Sends an OK of belay's own.
     pub(super) async fn reply_ok(&mut self) -> Flow {
+        self.row_count = 0;
         let mut status = self.status;
         status.remove(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED | StatusFlags::CURSOR_EXISTS);
         let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };

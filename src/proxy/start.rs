@@ -106,6 +106,8 @@ impl ClientSession {
             self.opening = opening;
         }
         let hold_until = Instant::now() + self.cx.hold_timeout;
+        // A server session that has a schema can't go back to none: it will do for a client that is about to choose one.
+        self.state.set_schema(entered.schema.as_deref());
         let fresh = match entered.dedicated {
             Some(conn) => self.adopt(conn).await,
             None => self.fresh(entered.schema.is_some(), hold_until).await,

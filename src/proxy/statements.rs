@@ -21,7 +21,7 @@ use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::wire::RequestHead;
 use crate::session::pins::PinReason;
 use crate::session::statement::ClientStatement;
-use crate::sql::{Effects, Facts};
+use crate::sql::Facts;
 
 /// Which form of execution a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl ClientSession {
         let facts = Arc::new(crate::sql::analyse(&sql, &self.lex_context()));
         self.cx.measure.statement(facts.class);
         let id = self.statements.next_id();
-        let none = Facts::default();
+        let none = Facts::nothing();
         let request = Request {
             head,
             rewritten: self.with_connection_id(&sql, &facts).map(|text| command_packet(0x16, &text)),
@@ -346,7 +346,7 @@ impl ClientSession {
     }
 
     async fn about_statement(&mut self, head: RequestHead, id: u32, shape: ReplyShape) -> Flow {
-        let facts = Facts::default();
+        let facts = Facts::nothing();
         let kind = Kind::Statement { id, execution: Execution::IdOnly };
         let request =
             Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind, stateless: false };
@@ -372,7 +372,7 @@ impl ClientSession {
         let asked = prepared::stmt_id(payload).unwrap_or(0);
         let Some((id, statement)) = self.statements.get_mut(asked) else { return self.skip_request(head).await };
         statement.private = true;
-        let facts = Facts { effects: Effects::empty(), ..Facts::default() };
+        let facts = Facts::nothing();
         let kind = Kind::Statement { id, execution: Execution::IdOnly };
         let mut request = Request {
             head,

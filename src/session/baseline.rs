@@ -8,6 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+/// Variables that a cluster changes on its nodes by itself (Galera does so whenever a member comes or goes): what a client set itself is replayed,
+/// a difference of baselines is not.
+pub const NODE_OWNED: [&str; 2] = ["auto_increment_increment", "auto_increment_offset"];
+
 /// The values of the replayable session variables right after a login, by lower-case name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Baseline {

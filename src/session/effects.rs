@@ -57,7 +57,7 @@ pub fn foreseen(facts: &Facts) -> Pins {
         PinReason::UnreportedVariable,
     );
     on(Effects::PROFILING, PinReason::Profiling);
-    on(Effects::SEQUENCE_READ, PinReason::Sequence);
+    on(Effects::SEQUENCE_READ | Effects::SEQUENCE_WRITE, PinReason::Sequence);
     on(Effects::XA, PinReason::Xa);
     if !facts.certain {
         pins.insert(PinReason::UnreadStatement);

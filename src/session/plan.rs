@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::baseline::NODE_OWNED;
 use super::state::{CharacterSets, SessionState};
 use crate::sql::literal;
 
@@ -40,8 +41,14 @@ pub fn differing_variables(want: &SessionState, have: &SessionState) -> Vec<(Arc
         return out;
     }
     for (name, have_value) in have.baseline().iter() {
+        let baseline_value = have_value;
         let have_value = have.get(name).unwrap_or(have_value);
-        if let Some(want_value) = want.get(name)
+        let wanted = if NODE_OWNED.contains(&&**name) && !want.changed_itself(name) {
+            Some(baseline_value)
+        } else {
+            want.get(name)
+        };
+        if let Some(want_value) = wanted
             && want_value != have_value
         {
             out.push((name.clone(), want_value.clone()));

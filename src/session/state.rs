@@ -98,6 +98,11 @@ impl SessionState {
         }
     }
 
+    /// Whether the variable differs from the baseline by the session's own doing.
+    pub fn changed_itself(&self, name: &str) -> bool {
+        self.variables.binary_search_by(|(n, _)| n.as_ref().cmp(name)).is_ok()
+    }
+
     /// Records the value of a variable, as a server reported it. The variables of the character-set group are told apart here.
     pub fn set(&mut self, name: &str, value: &[u8]) {
         match name {

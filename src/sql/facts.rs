@@ -575,4 +575,15 @@ impl Facts {
             ..Facts::default()
         }
     }
+    /// The facts of a request without SQL text: certain, and nothing in it. (The default is not certain.)
+    pub fn nothing() -> Facts {
+        Facts { certain: true, ..Facts::default() }
+    }
+
+    /// Takes back that the lexer vouches: for a text of which it saw only the start, or whose context is not known.
+    pub fn make_uncertain(&mut self) {
+        self.certain = false;
+        self.side_effect_free_read = false;
+        self.effects |= Effects::UNKNOWN;
+    }
 }

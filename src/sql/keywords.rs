@@ -36,7 +36,7 @@ macro_rules! keywords {
 }
 
 keywords! {
-    Algorithm = "ALGORITHM", All = "ALL", Alter = "ALTER", Analyze = "ANALYZE", Analyse = "ANALYSE", And = "AND", As = "AS",
+    Algorithm = "ALGORITHM", All = "ALL", Alter = "ALTER", Analyze = "ANALYZE", Analyse = "ANALYSE", And = "AND", Any = "ANY", As = "AS",
     Atomic = "ATOMIC", Backup = "BACKUP", Before = "BEFORE", Begin = "BEGIN", Between = "BETWEEN", Binary = "BINARY",
     Binlog = "BINLOG", By = "BY", Cache = "CACHE", Call = "CALL", Case = "CASE", Chain = "CHAIN", Change = "CHANGE",
     Character = "CHARACTER", Charset = "CHARSET", Check = "CHECK", Checksum = "CHECKSUM", Clone = "CLONE", Close = "CLOSE",
@@ -50,7 +50,7 @@ keywords! {
     Group = "GROUP", Handler = "HANDLER", Hard = "HARD", Having = "HAVING", Help = "HELP", HighPriority = "HIGH_PRIORITY",
     Id = "ID", Ignore = "IGNORE", Immediate = "IMMEDIATE", Import = "IMPORT", In = "IN", Index = "INDEX", Insert = "INSERT",
     Install = "INSTALL", Instance = "INSTANCE", Intersect = "INTERSECT", Interval = "INTERVAL", Into = "INTO", Is = "IS",
-    Isolation = "ISOLATION", Key = "KEY", Kill = "KILL", Like = "LIKE", Limit = "LIMIT", Load = "LOAD", Local = "LOCAL",
+    Isolation = "ISOLATION", Join = "JOIN", JsonTable = "JSON_TABLE", Key = "KEY", Kill = "KILL", Like = "LIKE", Limit = "LIMIT", Load = "LOAD", Local = "LOCAL",
     Lock = "LOCK", Low = "LOW_PRIORITY", Delayed = "DELAYED", Mod = "MOD", Mode = "MODE", Names = "NAMES", Next = "NEXT",
     Nextval = "NEXTVAL", No = "NO", Not = "NOT", NoWriteToBinlog = "NO_WRITE_TO_BINLOG", Null = "NULL", Off = "OFF",
     On = "ON", Only = "ONLY", Open = "OPEN", Optimize = "OPTIMIZE", Or = "OR", Order = "ORDER", Outfile = "OUTFILE",
@@ -62,7 +62,7 @@ keywords! {
     Restart = "RESTART", Returning = "RETURNING", Revoke = "REVOKE", Rlike = "RLIKE", Role = "ROLE", Rollback = "ROLLBACK",
     Savepoint = "SAVEPOINT", Schema = "SCHEMA", Select = "SELECT", Sequence = "SEQUENCE", Server = "SERVER",
     Session = "SESSION", Set = "SET", Share = "SHARE", Show = "SHOW", Shutdown = "SHUTDOWN", Signal = "SIGNAL",
-    Slave = "SLAVE", Slaves = "SLAVES", Snapshot = "SNAPSHOT", Soft = "SOFT", Spatial = "SPATIAL",
+    Slave = "SLAVE", Slaves = "SLAVES", Snapshot = "SNAPSHOT", Soft = "SOFT", Some = "SOME", Spatial = "SPATIAL",
     SqlBigResult = "SQL_BIG_RESULT", SqlBufferResult = "SQL_BUFFER_RESULT", SqlCache = "SQL_CACHE",
     SqlCalcFoundRows = "SQL_CALC_FOUND_ROWS", SqlNoCache = "SQL_NO_CACHE", SqlSmallResult = "SQL_SMALL_RESULT",
     Stacked = "STACKED", Stage = "STAGE", Start = "START", Statement = "STATEMENT", Stop = "STOP",

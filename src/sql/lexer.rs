@@ -242,9 +242,12 @@ impl<'a> Lexer<'a> {
         let runs = match (digits, self.context.flavor) {
             (0, Flavor::MariaDb { .. } | Flavor::MySql { .. }) => Some(true),
             (5, Flavor::MySql { version: server }) => Some(version <= server),
-            // MariaDB takes no conditions on MySQL versions it never had; where that interval ends changed over time.
+            // MariaDB takes no conditions on versions that only MySQL had (10.11 observed); where the interval ended before is
+            // not certain.
             (5, Flavor::MariaDb { .. }) if !maria && (50_700..=50_999).contains(&version) => Some(false),
-            (5, Flavor::MariaDb { .. }) if !maria && version > 50_999 => None,
+            (5, Flavor::MariaDb { version: server }) if !maria && version > 50_999 => {
+                (server >= 101_100).then_some(false)
+            }
             (5 | 6, Flavor::MariaDb { version: server }) => Some(version <= server),
             _ => None,
         };

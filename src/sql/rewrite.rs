@@ -5,8 +5,8 @@ use core::ops::Range;
 use super::facts::{Facts, LexContext, Span, VolatileCall, VolatileKind};
 use super::literal::quote_identifier;
 
-/// A column's name that is longer is not kept by an alias: servers refuse aliases of over 256 characters.
-const ALIAS_BYTES_MAX: usize = 256;
+/// Servers cut the name of a column without alias to so many bytes (MariaDB 10.11 observed), and refuse longer aliases.
+const ALIAS_BYTES_MAX: usize = 255;
 
 /// A range that does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +42,7 @@ where
 }
 
 /// `sql` with every volatile call of `facts` for which `answer` has a value replaced by that value (an SQL literal), and with
-/// aliases that keep the columns' names. `None` where nothing is to be replaced, or a name can't be kept.
+/// aliases that keep the columns' names. `None` where nothing is to be replaced.
 pub fn answer_volatile(
     sql: &[u8],
     facts: &Facts,
@@ -56,13 +56,13 @@ pub fn answer_volatile(
         if let Some(item) = open_item
             && call.unaliased_item != open_item
         {
-            replacements.push(alias(sql, item, cx)?);
+            replacements.extend(alias(sql, item, cx));
         }
         open_item = call.unaliased_item;
         replacements.push((call.range, spaced(value, *call, sql)));
     }
     if let Some(item) = open_item {
-        replacements.push(alias(sql, item, cx)?);
+        replacements.extend(alias(sql, item, cx));
     }
     if replacements.is_empty() {
         return None;
@@ -87,14 +87,21 @@ fn spaced(value: Vec<u8>, call: VolatileCall, sql: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The alias that keeps the name of a column whose text is `item`. `None` for a text that no alias can bear: the right value
+/// is worth more than the name then.
 fn alias(sql: &[u8], item: Span, cx: &LexContext) -> Option<(Span, Vec<u8>)> {
     let name = item.of(sql);
-    if name.len() > ALIAS_BYTES_MAX {
-        return None;
-    }
-    let mut out = b" AS ".to_vec();
-    quote_identifier(name, cx.multibyte, &mut out).ok()?;
-    Some((Span { start: item.end, end: item.end }, out))
+    let utf8 = core::str::from_utf8(name).is_ok();
+    // No character set has characters of over four bytes.
+    (0..4).find_map(|less| {
+        let cut = if name.len() > ALIAS_BYTES_MAX { name.get(..ALIAS_BYTES_MAX - less)? } else { name };
+        if utf8 && core::str::from_utf8(cut).is_err() {
+            return None;
+        }
+        let mut out = b" AS ".to_vec();
+        quote_identifier(cut, cx.multibyte, &mut out).ok()?;
+        Some((Span { start: item.end, end: item.end }, out))
+    })
 }
 
 #[cfg(test)]
@@ -133,6 +140,10 @@ mod tests {
         for (sql, expected) in cases {
             assert_eq!(answered(sql).as_deref(), Some(expected), "{sql}");
         }
+        let long = format!("SELECT LAST_INSERT_ID()+'{}'", "é".repeat(200));
+        let name = answered(&long).unwrap();
+        let (_, name) = name.split_once(" AS `").unwrap();
+        assert_eq!(name.len(), 255, "254 bytes, where 255 would cut a character, and the closing backtick");
         assert_eq!(answered("SELECT LAST_INSERT_ID(5)"), None);
         assert_eq!(answered("INSERT INTO t VALUES (1); SELECT LAST_INSERT_ID()"), None);
     }

@@ -86,7 +86,7 @@ impl<'a> Scanner<'a> {
         Scanner {
             sql,
             context: *context,
-            facts: Facts { certain: true, ..Facts::default() },
+            facts: Facts::nothing(),
             statement: Statement::new(),
             previous: Token::default(),
             current,
@@ -271,6 +271,17 @@ impl<'a> Scanner<'a> {
         if self.previous.is(Keyword::As) {
             return;
         }
+        let before = self.previous;
+        match token.keyword {
+            // Only behind a comparison are these no names.
+            Keyword::Any | Keyword::Some if matches!(before.kind, TokenKind::Operator | TokenKind::Equals) => return,
+            Keyword::JsonTable if before.is(Keyword::From) || before.is(Keyword::Join) => {
+                self.statement.json_table = true;
+                return;
+            }
+            Keyword::Columns if self.statement.json_table => return,
+            _ => {}
+        }
         let known = if token.kind == TokenKind::Word {
             let space = token.span.end != self.next.span.start && !self.context.ignore_space;
             function_effect(self.text(token), self.context.flavor, space)
@@ -278,9 +289,7 @@ impl<'a> Scanner<'a> {
             None
         };
         match known {
-            Some(FunctionEffect::Pure) => {
-                self.statement.json_table |= self.text(token).eq_ignore_ascii_case(b"json_table");
-            }
+            Some(FunctionEffect::Pure) => {}
             Some(FunctionEffect::GetLock) => self.effect(Effects::GET_LOCK),
             Some(FunctionEffect::ReleaseLock) => self.effect(Effects::RELEASE_LOCK),
             Some(FunctionEffect::Volatile(kind)) => self.statement.pending = Some((kind, token.span)),
@@ -289,7 +298,6 @@ impl<'a> Scanner<'a> {
             Some(FunctionEffect::Waits) => self.statement.read_form = false,
             // `) name (a, b)` names the columns of a derived table; no call can stand there.
             None if self.previous.kind == TokenKind::Close => {}
-            None if self.statement.json_table && token.keyword == Keyword::Columns => {}
             None => self.effect(Effects::ROUTINE),
         }
     }

@@ -1,7 +1,8 @@
 //! SET in all its forms: assignments, NAMES, CHARACTER SET, TRANSACTION, ROLE, PASSWORD, and MariaDB's SET STATEMENT … FOR.
 
 use super::facts::{
-    Effects, Literal, SetItem, SetNames, SetScope, SetTransaction, Span, StatementClass, TransactionControl, Verb,
+    Effects, Flavor, Literal, SetItem, SetNames, SetScope, SetTransaction, Span, StatementClass, TransactionControl,
+    Verb,
 };
 use super::keywords::Keyword;
 use super::lexer::{Token, TokenKind, inside_quotes};
@@ -22,7 +23,7 @@ impl Scanner<'_> {
             self.set_statement();
             return;
         }
-        let mut sticky = false;
+        let mut sticky = SetScope::Session;
         loop {
             if !self.set_item(&mut sticky) {
                 return self.lost();
@@ -35,8 +36,9 @@ impl Scanner<'_> {
         self.expect_end();
     }
 
-    /// One item of the list; false where it is not understood. `sticky`: a keyword for a wider scope came before.
-    fn set_item(&mut self, sticky: &mut bool) -> bool {
+    /// One item of the list; false where it is not understood. `sticky`: the last scope that was said with a keyword, which
+    /// goes for the items behind it that say none (both manuals; MariaDB 10.11 observed).
+    fn set_item(&mut self, sticky: &mut SetScope) -> bool {
         match self.current.kind {
             TokenKind::UserVariable => return self.set_user_variable(),
             TokenKind::SystemVariable => {
@@ -69,18 +71,22 @@ impl Scanner<'_> {
             if self.at(Keyword::Transaction) && !matches!(self.next.kind, TokenKind::Equals | TokenKind::Assign) {
                 return self.set_transaction(Some(set_scope(scope)));
             }
-            *sticky = !matches!(scope, Scope::Session);
-            return self.set_named(set_scope(scope));
+            *sticky = set_scope(scope);
+            return self.set_named(*sticky);
         }
         if self.at(Keyword::Password) && !matches!(self.next.kind, TokenKind::Dot) {
             return self.set_account();
         }
-        if *sticky {
-            // Servers differ in whether GLOBAL reaches over to the items behind it.
+        let surely = match *sticky {
+            SetScope::Session => true,
+            SetScope::Global => matches!(self.context.flavor, Flavor::MariaDb { .. } | Flavor::MySql { .. }),
+            _ => false,
+        };
+        if !surely {
             self.doubt();
-            self.effect(Effects::GLOBAL_SET);
+            self.effect(Effects::SYSTEM_VARIABLE_SET);
         }
-        self.set_named(SetScope::Session)
+        self.set_named(*sticky)
     }
 
     /// At a variable's name without `@@`.

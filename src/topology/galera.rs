@@ -48,6 +48,15 @@ pub fn state(wsrep: &WsrepFacts, facts: &NodeFacts) -> NodeState {
     read_only::state(facts)
 }
 
+/// Whether a node that is not synced may serve where no other node does: a donor, or a desynced node, of the primary component has
+/// every write of the cluster or will apply it in order. Without this, two nodes would stop serving whenever one of them rejoins.
+pub fn serves_as_last(wsrep: &WsrepFacts, facts: &NodeFacts) -> bool {
+    let synced = WsrepFacts { local_state: Some(STATE_SYNCED), desync: false, ..wsrep.clone() };
+    wsrep.local_state == Some(STATE_DONOR_OR_DESYNCED)
+        && (wsrep.desync || !wsrep.donor_rejects_queries)
+        && state(&synced, facts).can_write()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +74,22 @@ mod tests {
         assert!(of(REJECTING).why().starts_with("wsrep_reject_queries"));
         assert!(of(WSREP_SWITCHED_OFF).why().starts_with("wsrep_on=OFF"));
         assert!(of(NON_PRIMARY).why().contains("non-Primary"));
+    }
+
+    #[test]
+    fn donors_serve_where_nobody_else_does() {
+        let last = |line: &str| {
+            let facts = facts(line);
+            serves_as_last(facts.wsrep.as_ref().unwrap(), &facts)
+        };
+        assert!(last(DESYNCED));
+        let donor = DESYNCED.replace("wsrep_desync=ON", "wsrep_desync=OFF");
+        assert!(last(&donor));
+        assert!(!last(&donor.replace("donor_rejects_queries=OFF", "donor_rejects_queries=ON")));
+        assert!(!last(&DESYNCED.replace(";read_only=OFF", ";read_only=ON")));
+        for line in [SYNCED, NON_PRIMARY, REJECTING, WSREP_SWITCHED_OFF] {
+            assert!(!last(line), "{line}");
+        }
     }
 
     #[test]

@@ -32,19 +32,6 @@ pub enum ProbeFailure {
     Unusable(String),
 }
 
-impl ProbeFailure {
-    /// The metric label of this failure.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            ProbeFailure::Unreachable(_) => "unreachable",
-            ProbeFailure::Silent { .. } => "silent",
-            ProbeFailure::Full(_) => "full",
-            ProbeFailure::LoginRefused(_) => "login_refused",
-            ProbeFailure::Unusable(_) => "unusable",
-        }
-    }
-}
-
 /// How one probe ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {

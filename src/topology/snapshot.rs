@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::topology::node::{NodeId, NodeState, NodeView, Role};
 use crate::topology::writer::{self, Candidate};
-use crate::topology::{NodeFacts, TrackedVariables};
+use crate::topology::{NodeFacts, TrackedVariables, galera};
 
 /// How the nodes of the cluster belong together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +133,7 @@ impl ClusterSnapshot {
             view.tracked_variables = Arc::clone(&report.tracked_variables);
         }
         next.kind = kind_of(self.kind, reports);
+        next.use_the_last(reports);
         next.refuse_strangers(reports);
         next.choose_writer();
         if let Some(lowest) = next.readable().min_by_key(|n| version_number(&n.server_version)) {
@@ -164,6 +165,22 @@ impl ClusterSnapshot {
                 state if state.can_read() => Role::Reader,
                 _ => Role::None,
             };
+        }
+    }
+
+    /// Where no node can write, donors and desynced nodes of Galera do.
+    fn use_the_last(&mut self, reports: &[NodeReport]) {
+        if self.nodes.iter().any(|n| n.state.can_write()) {
+            return;
+        }
+        for (node, report) in self.nodes.iter_mut().zip(reports) {
+            let Some((wsrep, facts)) = report.facts.as_ref().and_then(|f| f.wsrep.as_ref().map(|w| (w, f))) else {
+                continue;
+            };
+            // The facts may be old; they are the reason of the state only if they lead to it.
+            if galera::state(wsrep, facts) == report.state && galera::serves_as_last(wsrep, facts) {
+                node.state = NodeState::Serving;
+            }
         }
     }
 
@@ -291,6 +308,20 @@ mod tests {
         let s = s.next(&[of("x"), of("y"), of("y")]).unwrap();
         assert_eq!(s.writer, Some(NodeId(0)), "the writer's cluster counts while it serves");
         assert!(!s.nodes[1].state.can_read() && !s.nodes[2].state.can_read());
+    }
+
+    #[test]
+    fn the_only_node_serves_while_it_feeds_another() {
+        let synced = report(captured::SYNCED, 1);
+        let donor = report(&captured::DESYNCED.replace("wsrep_desync=ON", "wsrep_desync=OFF"), 1);
+        let joiner = report(&captured::SYNCED.replace("wsrep_local_state=4", "wsrep_local_state=1"), 9);
+        let s1 = initial(2).next(&[synced.clone(), down()]).unwrap();
+        let s2 = s1.next(&[donor.clone(), joiner]);
+        assert_eq!(s2.unwrap().writer, Some(NodeId(0)), "else two nodes would stop whenever one of them rejoins");
+        let s3 = s1.next(&[donor.clone(), synced]).unwrap();
+        assert_eq!(s3.writer, Some(NodeId(1)), "a synced node goes first");
+        let refused = NodeReport { state: NodeState::not_ready("login refused"), ..donor };
+        assert_eq!(s1.next(&[refused, down()]).unwrap().writer, None, "old facts do not count");
     }
 
     #[test]

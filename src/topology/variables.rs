@@ -82,6 +82,16 @@ pub const EMPTY_VALUE_REFUSED: &[&str] = &[
     "system_versioning_asof",
 ];
 
+/// Session variables whose global values a node sets by itself: Galera spreads auto-increment values over the present members
+/// and changes them whenever one comes or goes (`wsrep_auto_increment_control`). A difference between two nodes, or a change, is
+/// not a client's doing: only what a client set itself may be replayed, and the fingerprint leaves them out.
+pub const NODE_OWNED: &[&str] = &["auto_increment_increment", "auto_increment_offset"];
+
+/// Whether the global value is the node's own affair, see [`NODE_OWNED`]. The name may be in any case.
+pub fn is_node_owned(name: &str) -> bool {
+    NODE_OWNED.iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
 /// Why a variable is never replayed; `None` if it may be. The name may be in any case.
 pub fn not_replayed(name: &str) -> Option<(NotReplayed, &'static str)> {
     let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
@@ -158,12 +168,12 @@ impl TrackedVariables {
     }
 
     /// A number that changes when one of these variables has another global value: new sessions then start differently.
-    /// Rows are (name, value) in any order; names that are not tracked do not count. The same on every node and machine.
+    /// Rows are (name, value) in any order; names that are not tracked, or are node-owned, do not count. The same on every node and machine.
     pub fn fingerprint<'a>(&self, globals: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> u64 {
         // Rows are combined by addition, so their order does not matter; zero is left for 'not read yet'.
         let sum = globals
             .into_iter()
-            .filter(|(name, _)| self.contains(name))
+            .filter(|(name, _)| self.contains(name) && !is_node_owned(name))
             .map(|(name, value)| {
                 fnv1a(name.bytes().map(|b| b.to_ascii_lowercase()).chain([0]).chain(value.iter().copied()))
             })
@@ -283,5 +293,9 @@ mod tests {
         assert_ne!(base, f(&[("sql_mode", "UTC"), ("time_zone", "ANSI")]));
         assert_ne!(base, f(&[("sql_mode", "ANSI"), ("time_zone", "SYSTEM")]));
         assert_ne!(f(&[]), 0);
+        let t = TrackedVariables::from_listing(["sql_mode", "auto_increment_offset"]);
+        assert!(t.contains("auto_increment_offset"), "a client's own SET follows the client");
+        let f = |offset: &'static [u8]| t.fingerprint([("sql_mode", &b"ANSI"[..]), ("Auto_Increment_Offset", offset)]);
+        assert_eq!(f(b"1"), f(b"2"), "Galera changes it when a member comes or goes");
     }
 }

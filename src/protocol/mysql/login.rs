@@ -277,8 +277,11 @@ impl ServerLogin {
             Some(0x00) => Ok((self, LoginAction::Done)),
             Some(0xFE) => {
                 let switch = AuthSwitch::decode(payload)?;
-                // mysql_clear_password comes without a challenge.
-                let scramble = if switch.plugin == CLEAR { scramble } else { scramble_of(&switch.data)? };
+                // Other schemes come without a challenge, or with one of another length: `answer` says what can be served.
+                let scramble = match switch.plugin.as_str() {
+                    NATIVE | CACHING_SHA2 => scramble_of(&switch.data)?,
+                    _ => scramble,
+                };
                 let answer = self.answer(&switch.plugin, &scramble)?;
                 self.expect = Expect::Verdict { plugin: switch.plugin, scramble, answered: true };
                 Ok((self, send(answer)))
@@ -373,6 +376,17 @@ mod tests {
         assert!(!response.head.capabilities.contains(Capabilities::SSL));
         let (_, action) = login.handle(&[0, 0, 0, 2, 0, 0, 0]).unwrap();
         assert!(matches!(action, LoginAction::Done));
+    }
+
+    #[test]
+    fn a_scheme_that_cannot_be_served_is_named() {
+        let login = ServerLogin::new(plan(password(), TlsWish::Never));
+        let (login, _) = login.handle(&greeting(NATIVE, false)).unwrap();
+        // As MariaDB sends it: 32 bytes of challenge.
+        let mut switch = b"\xFEclient_ed25519\0".to_vec();
+        switch.extend_from_slice(&[7; 32]);
+        let error = login.handle(&switch).unwrap_err();
+        assert!(matches!(error, LoginError::CannotAnswer { plugin } if plugin == "client_ed25519"));
     }
 
     #[test]
