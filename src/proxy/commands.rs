@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use crate::pool::flight::{self, Ask};
-use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
+use crate::protocol::mysql::capability::Capabilities;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::cleanup;
 use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
-use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::session::{ClientSession, Flow, LASTING_STATUS};
 use crate::proxy::wire::RequestHead;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::SessionState;
@@ -65,7 +65,7 @@ impl ClientSession {
                 Flavor::MySql | Flavor::OceanBase => lease.state.charsets().clone(),
             };
             self.state = SessionState::new(lease.state.baseline().clone(), charsets, schema);
-            self.status = lease.conn.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
+            self.status = lease.conn.status & LASTING_STATUS;
             self.bound(lease);
             self.start_over();
             self.set_idle_limit();

@@ -49,6 +49,13 @@ pub enum Flow {
     End,
 }
 
+/// The status flags that speak of the session, not of one statement.
+pub(super) const LASTING_STATUS: StatusFlags = StatusFlags::IN_TRANS
+    .union(StatusFlags::AUTOCOMMIT)
+    .union(StatusFlags::NO_BACKSLASH_ESCAPES)
+    .union(StatusFlags::IN_TRANS_READONLY)
+    .union(StatusFlags::ANSI_QUOTES);
+
 /// A client session.
 pub struct ClientSession {
     pub(super) cx: Arc<Context>,
@@ -317,20 +324,10 @@ impl ClientSession {
         self.set_pins(Pins::NONE);
     }
 
-    /// The status flags that are about the session; the others were about one answer.
-    fn lasting_status(&self) -> StatusFlags {
-        const LASTING: StatusFlags = StatusFlags::IN_TRANS
-            .union(StatusFlags::IN_TRANS_READONLY)
-            .union(StatusFlags::AUTOCOMMIT)
-            .union(StatusFlags::NO_BACKSLASH_ESCAPES)
-            .union(StatusFlags::ANSI_QUOTES);
-        self.status & LASTING
-    }
-
     /// Sends an OK of belay's own.
     pub(super) async fn reply_ok(&mut self) -> Flow {
         self.row_count = 0;
-        let status = self.lasting_status();
+        let status = self.status & LASTING_STATUS;
         let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
         let mut payload = BytesMut::new();
         ok.encode(&mut payload, self.capabilities, 0);
@@ -339,7 +336,7 @@ impl ClientSession {
 
     /// Sends the EOF (or the OK in its place) that answers COM_SET_OPTION.
     pub(super) async fn reply_eof(&mut self) -> Flow {
-        let status = self.lasting_status();
+        let status = self.status & LASTING_STATUS;
         let mut payload = BytesMut::new();
         if self.capabilities.contains(Capabilities::DEPRECATE_EOF) {
             let ok =

@@ -47,8 +47,8 @@ pub(super) struct Entered {
 pub(super) struct LoginOver;
 
 impl ClientSession {
-    /// A session of a client that has proven who it is.
-    pub(super) async fn begin(
+    /// A session of a client that has proven who it is and waits for the OK; `None` if it got an error instead, or is gone.
+    pub async fn begin(
         cx: Arc<Context>,
         handle: Arc<SessionHandle>,
         login: LoggedIn,
