@@ -109,6 +109,15 @@ fn every_error_that_belay_makes_is_documented() {
     compare("docs/errors.md (rows `| code | SQLSTATE | name | …`)", &known, &told);
 }
 
+#[test]
+fn every_pin_is_documented() {
+    let known: BTreeSet<String> = belay::session::pins::REASONS.into_iter().map(|r| r.label().to_owned()).collect();
+    let page = doc("sessions.md");
+    let table = page.split("## Pins").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let is_label = |c: &str| c != "reason" && c.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') && !c.is_empty();
+    compare("docs/sessions.md", &known, &first_cells(table, is_label));
+}
+
 fn compare(page: &str, known: &BTreeSet<String>, told: &BTreeSet<String>) {
     let missing: Vec<&String> = known.difference(told).collect();
     let surplus: Vec<&String> = told.difference(known).collect();
