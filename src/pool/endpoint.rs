@@ -128,8 +128,9 @@ impl Endpoint {
             return Taken::Permit(None);
         }
         if inner.waiters.is_empty() && !inner.free.is_empty() {
-            // None of them can serve this client: the one that has been free the longest makes place.
-            return Taken::Permit(Some(inner.free.remove(0)));
+            // None of them can serve this client: the one that has been free the longest makes place, if possible one that nobody misses.
+            let at = inner.free.iter().position(|s| s.unread_insert_id.is_none()).unwrap_or(0);
+            return Taken::Permit(Some(inner.free.remove(at)));
         }
         if inner.waiters.len() >= self.limits.waiters_max {
             return Taken::QueueFull;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::sync::oneshot;
 
@@ -25,6 +26,7 @@ use crate::pool::endpoint::{Endpoint, Handoff, Limits, Taken, Want};
 use crate::pool::lease::{Lease, Place};
 use crate::pool::session::ServerSession;
 use crate::pool::setup::SetupError;
+use crate::protocol::mysql::capability::Capabilities;
 use crate::session::baseline::{Baseline, Interner};
 use crate::session::pins::Pins;
 use crate::session::state::CharacterSets;
@@ -74,7 +76,7 @@ pub use crate::pool::dial::Opening;
 /// All server sessions of this belay.
 pub struct Pool {
     endpoints: DashMap<(NodeId, AccountId), Warm, foldhash::fast::RandomState>,
-    fresh: DashMap<(NodeId, AccountId), Fresh, foldhash::fast::RandomState>,
+    fresh: DashMap<(NodeId, AccountId, Capabilities), Fresh, foldhash::fast::RandomState>,
     interner: Mutex<Interner>,
     config: PoolConfig,
     dial: DialContext,
@@ -240,7 +242,7 @@ impl Pool {
             baseline: made.state.baseline().clone(),
             charsets: made.state.charsets().clone(),
         };
-        self.fresh.insert((node.id, account.clone()), fresh);
+        self.fresh.insert((node.id, account.clone(), behaviour & CHANGES_VARIABLES), fresh);
         Ok(made)
     }
 
@@ -250,23 +252,23 @@ impl Pool {
     }
 
     /// What a fresh login of this account on this node gets, if that is known and the node's globals have not changed since.
-    pub fn fresh(&self, node: &NodeView, account: &AccountId) -> Option<Fresh> {
-        let fresh = self.fresh.get(&(node.id, account.clone()))?;
+    pub fn fresh(&self, node: &NodeView, account: &AccountId, behaviour: Capabilities) -> Option<Fresh> {
+        let fresh = self.fresh.get(&(node.id, account.clone(), behaviour & CHANGES_VARIABLES))?;
         (fresh.globals_fingerprint == node.globals_fingerprint).then(|| fresh.clone())
     }
 
-    /// Records what a fresh login gets, read again after the node's globals changed.
+    /// Records what a fresh login gets, from the node's global variables, read again after they changed.
     pub fn set_fresh(
         &self,
-        node: NodeId,
+        node: &NodeView,
         account: &AccountId,
-        globals_fingerprint: u64,
-        baseline: Baseline,
+        behaviour: Capabilities,
+        globals: &Baseline,
         charsets: CharacterSets,
     ) -> Fresh {
-        let baseline = self.interner.lock().unwrap_or_else(PoisonError::into_inner).intern(baseline);
-        let fresh = Fresh { globals_fingerprint, baseline, charsets };
-        self.fresh.insert((node, account.clone()), fresh.clone());
+        let baseline = self.intern(of_login(globals, behaviour));
+        let fresh = Fresh { globals_fingerprint: node.globals_fingerprint, baseline, charsets };
+        self.fresh.insert((node.id, account.clone(), behaviour & CHANGES_VARIABLES), fresh.clone());
         fresh
     }
 
@@ -297,7 +299,7 @@ impl Pool {
     }
 
     async fn warm_one(&self, node: &NodeView, account: &AccountId, opening: Opening, place: Place) {
-        let Some(fresh) = self.fresh(node, account) else { return };
+        let Some(fresh) = self.fresh(node, account, opening.behaviour) else { return };
         let state = crate::session::state::SessionState::new(fresh.baseline, fresh.charsets, None);
         let want = Want { client: 0, behaviour: opening.behaviour, state: &state, exactly: None };
         match self.open(node, account, &opening, &want, place).await {
@@ -327,6 +329,28 @@ impl Pool {
     }
 }
 
+/// The capabilities by which a login changes its own session variables.
+const CHANGES_VARIABLES: Capabilities = Capabilities::INTERACTIVE.union(Capabilities::IGNORE_SPACE);
+
+/// The session variables of a login with these capabilities, from the global ones.
+fn of_login(globals: &Baseline, behaviour: Capabilities) -> Baseline {
+    let value_of = |name: &str, value: &Bytes| match name {
+        "wait_timeout" if behaviour.contains(Capabilities::INTERACTIVE) => {
+            globals.get("interactive_timeout").unwrap_or(value).clone()
+        }
+        "sql_mode" if behaviour.contains(Capabilities::IGNORE_SPACE) => {
+            let has = value.split(|b| *b == b',').any(|mode| mode.eq_ignore_ascii_case(b"IGNORE_SPACE"));
+            match (has, value.is_empty()) {
+                (true, _) => value.clone(),
+                (false, true) => Bytes::from_static(b"IGNORE_SPACE"),
+                (false, false) => Bytes::from([b"IGNORE_SPACE,", &value[..]].concat()),
+            }
+        }
+        _ => value.clone(),
+    };
+    Baseline::new(globals.iter().map(|(name, value)| (name.clone(), value_of(name, value))))
+}
+
 /// A place in the queue. If its owner goes away after the hand-over, what was handed over is not lost.
 struct Waiting<'a> {
     receiver: oneshot::Receiver<Handoff>,
@@ -347,5 +371,24 @@ impl Drop for Waiting<'_> {
             Ok(Handoff::Permit) => drop(Place::counted(self.endpoint.clone())),
             Err(_) => self.endpoint.forget_gone_waiters(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_changes_what_its_capabilities_say() {
+        let globals = Baseline::new([
+            (Arc::from("interactive_timeout"), Bytes::from_static(b"7")),
+            (Arc::from("sql_mode"), Bytes::from_static(b"ANSI")),
+            (Arc::from("wait_timeout"), Bytes::from_static(b"5")),
+        ]);
+        assert_eq!(of_login(&globals, Capabilities::FOUND_ROWS), globals);
+        let both = of_login(&globals, CHANGES_VARIABLES);
+        assert_eq!(both.get("wait_timeout").map(|v| &v[..]), Some(&b"7"[..]));
+        assert_eq!(both.get("sql_mode").map(|v| &v[..]), Some(&b"IGNORE_SPACE,ANSI"[..]));
+        assert_eq!(of_login(&both, CHANGES_VARIABLES), both);
     }
 }

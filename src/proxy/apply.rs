@@ -53,6 +53,7 @@ impl ClientSession {
         }
         if facts.effects.intersects(Effects::SQL_MODE | Effects::CHARACTER_SET) || !report.changes.is_empty() {
             self.refresh_notes();
+            self.set_idle_limit();
         }
         self.row_count = report.row_count;
         self.apply_found_rows(facts, report);
@@ -63,6 +64,9 @@ impl ClientSession {
             reported.in_transaction = self.transaction == Transaction::Open;
         }
         let mut pins = effects::after(self.pins, facts, &reported);
+        if facts.effects.contains(Effects::SEQUENCE_WRITE) {
+            self.sequence_here = true;
+        }
         if unreported {
             pins.insert(PinReason::UnreportedVariable);
         }

@@ -84,6 +84,10 @@ impl ClientSession {
             self.bound(lease);
             self.count_binding();
         }
+        if facts.effects.contains(Effects::SEQUENCE_READ) && !self.sequence_here {
+            // Another client of this server session may have used the sequence.
+            return Err(BindEnd::Refused(errors::value_lost("the last value of a sequence")));
+        }
         let stale_diagnostics = facts.effects.contains(Effects::SHOW_DIAGNOSTICS) && !self.untouched();
         if stale_diagnostics && self.diagnostics_lost {
             return Err(BindEnd::Refused(errors::value_lost("the warnings of the last statement")));

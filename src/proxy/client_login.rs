@@ -34,6 +34,7 @@ use crate::protocol::mysql::greet::{self, Arrival, ExpectResponse, FirstStep, Pr
 use crate::protocol::mysql::packet::err::encode_err;
 use crate::proxy::login_nodes::{LoginNodes, NodeLogin, Unproven};
 use crate::proxy::login_target::{ConfiguredAccounts, Target, Whom};
+use crate::topology::NodeId;
 
 /// What every login works with; one per process.
 pub struct LoginContext {
@@ -81,7 +82,7 @@ pub struct LoggedIn {
     /// How further server sessions are opened; `None` if nothing reusable was recorded.
     pub opening: Option<Opening>,
     /// The one server session of a client without an opening.
-    pub dedicated: Option<ServerConn>,
+    pub dedicated: Option<(NodeId, ServerConn)>,
 }
 
 /// A client that is somebody else from now on. It still waits for the OK; the fields mean what they mean in [`LoggedIn`].
@@ -100,7 +101,7 @@ pub struct ChangedUser {
     /// How further server sessions are opened.
     pub opening: Option<Opening>,
     /// The one server session of a client without an opening.
-    pub dedicated: Option<ServerConn>,
+    pub dedicated: Option<(NodeId, ServerConn)>,
 }
 
 /// Why nobody was logged in. Whatever the client had to be told has been sent.
@@ -133,7 +134,7 @@ pub enum LoginEnd {
 struct Identified {
     account: AccountId,
     opening: Option<Opening>,
-    dedicated: Option<ServerConn>,
+    dedicated: Option<(NodeId, ServerConn)>,
 }
 
 /// Logs a client in. `connection_id` is shown in the greeting; the listener takes `host` from the peer's address.
@@ -401,7 +402,7 @@ async fn prove(
             let opening = Some(record(arrival, ctx, owner, secret)?);
             Ok(Identified { account: proven.account, opening, dedicated: None })
         }
-        _ => Ok(Identified { account: proven.account, opening: None, dedicated: Some(proven.conn) }),
+        _ => Ok(Identified { account: proven.account, opening: None, dedicated: Some((proven.node, proven.conn)) }),
     }
 }
 

@@ -68,6 +68,7 @@ impl ClientSession {
             self.status = lease.conn.status & LASTING_STATUS;
             self.bound(lease);
             self.start_over();
+            self.set_idle_limit();
             self.set_pins(kept);
             return self.reply_ok().await;
         }

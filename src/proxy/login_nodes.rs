@@ -12,6 +12,7 @@ use crate::pool::server_conn::ServerConn;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::proxy::errors;
+use crate::topology::NodeId;
 
 /// How belay shows itself in its greeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct NodeLogin {
 pub struct Proven {
     /// The account that the node matched: its CURRENT_USER().
     pub account: AccountId,
+    /// The node that was asked.
+    pub node: NodeId,
     /// The logged-in connection.
     pub conn: ServerConn,
 }
@@ -88,7 +91,7 @@ impl ClusterLogins {
             AccountKey::parse_current_user(std::str::from_utf8(text).ok()?)
         });
         match account {
-            Some(account) => Ok(Proven { account, conn }),
+            Some(account) => Ok(Proven { account, node: view.id, conn }),
             None => Err(Unproven::Unavailable(errors::no_node("the node does not say which account it matched"))),
         }
     }

@@ -80,6 +80,8 @@ pub struct ClientSession {
     pub(super) found_rows: Option<u64>,
     /// The server session of the last statement is the one that ran the statement FOUND_ROWS() is about, and nobody has used it since.
     pub(super) found_rows_here: bool,
+    /// NEXTVAL ran on the bound server session, so LASTVAL() there is this client's own.
+    pub(super) sequence_here: bool,
     /// The character sets of the login.
     pub(super) login_charsets: CharacterSets,
     /// The node that failed this session last, and the version of the snapshot that was in force then.
@@ -207,6 +209,7 @@ impl ClientSession {
         };
         let now = Instant::now();
         self.set_pins(Pins::NONE);
+        self.sequence_here = false;
         if tainted {
             // A KILL may still take effect on this server session: nobody else may get it.
             self.handle.decided(now, "throw away", Some(lease.node), "a KILL was sent to this server session");
@@ -312,6 +315,7 @@ impl ClientSession {
         running.busy = false;
         running.tainted = false;
         drop(running);
+        self.sequence_here = false;
         if let Some(lease) = &self.lease
             && let Some(endpoint) = lease.endpoint()
         {
@@ -320,10 +324,20 @@ impl ClientSession {
         self.set_pins(Pins::NONE);
     }
 
+    /// The status flags that are about the session; the others were about one answer.
+    fn lasting_status(&self) -> StatusFlags {
+        const LASTING: StatusFlags = StatusFlags::IN_TRANS
+            .union(StatusFlags::IN_TRANS_READONLY)
+            .union(StatusFlags::AUTOCOMMIT)
+            .union(StatusFlags::NO_BACKSLASH_ESCAPES)
+            .union(StatusFlags::ANSI_QUOTES);
+        self.status & LASTING
+    }
+
     /// Sends an OK of belay's own.
     pub(super) async fn reply_ok(&mut self) -> Flow {
         self.row_count = 0;
-        let status = self.status & LASTING_STATUS;
+        let status = self.lasting_status();
         let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
         let mut payload = BytesMut::new();
         ok.encode(&mut payload, self.capabilities, 0);
@@ -332,7 +346,7 @@ impl ClientSession {
 
     /// Sends the EOF (or the OK in its place) that answers COM_SET_OPTION.
     pub(super) async fn reply_eof(&mut self) -> Flow {
-        let status = self.status & LASTING_STATUS;
+        let status = self.lasting_status();
         let mut payload = BytesMut::new();
         if self.capabilities.contains(Capabilities::DEPRECATE_EOF) {
             let ok =

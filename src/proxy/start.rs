@@ -13,7 +13,7 @@ use crate::pool::server_conn::ServerConn;
 use crate::pool::session::BEHAVIOUR;
 use crate::pool::{Fresh, Opening, setup};
 use crate::protocol::ErrorReply;
-use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
+use crate::protocol::mysql::capability::StatusFlags;
 use crate::protocol::mysql::charset;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::packet::err::encode_err;
@@ -32,7 +32,7 @@ use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::transaction::Transaction;
-use crate::topology::NodeView;
+use crate::topology::{NodeId, NodeView};
 
 /// The outcome of a login or of COM_CHANGE_USER.
 pub(super) struct Entered {
@@ -40,7 +40,7 @@ pub(super) struct Entered {
     pub schema: Option<Bytes>,
     pub collation: u16,
     pub opening: Option<Opening>,
-    pub dedicated: Option<ServerConn>,
+    pub dedicated: Option<(NodeId, ServerConn)>,
 }
 
 /// The login ended with an error that was sent, or the client is gone.
@@ -79,6 +79,7 @@ impl ClientSession {
             row_count: 0,
             found_rows: Some(0),
             found_rows_here: false,
+            sequence_here: false,
             login_charsets: CharacterSets::default(),
             avoid: None,
             lost: None,
@@ -114,7 +115,7 @@ impl ClientSession {
         // A server session that has a schema can't go back to none: it will do for a client that is about to choose one.
         self.state.set_schema(entered.schema.as_deref());
         let fresh = match entered.dedicated {
-            Some(conn) => self.adopt(conn).await,
+            Some((node, conn)) => self.adopt(node, conn).await,
             None => self.fresh(entered.schema.is_some(), hold_until).await,
         };
         let fresh = match fresh {
@@ -156,20 +157,18 @@ impl ClientSession {
         Ok(())
     }
 
-    /// wait_timeout as a fresh login gets it, or the configured limit if that is shorter.
+    /// wait_timeout of the session, or the configured limit if that is shorter. (An interactive login starts with interactive_timeout in it.)
     pub(super) fn set_idle_limit(&self) {
-        let name =
-            if self.capabilities.contains(Capabilities::INTERACTIVE) { "interactive_timeout" } else { "wait_timeout" };
-        let own = self.state.get(name).and_then(|v| std::str::from_utf8(v).ok()?.parse::<u64>().ok()).unwrap_or(28_800)
-            * 1_000;
+        let own = self.state.get("wait_timeout").and_then(|v| std::str::from_utf8(v).ok()?.parse::<u64>().ok());
+        let own_ms = own.unwrap_or(28_800) * 1_000;
         let configured = self.cx.config.session.idle_timeout_ms;
-        self.handle.set_idle_timeout_ms(if configured == 0 { own } else { own.min(configured) });
+        self.handle.set_idle_timeout_ms(if configured == 0 { own_ms } else { own_ms.min(configured) });
     }
 
     /// A server session of its own, for a login that can't be repeated.
-    async fn adopt(&mut self, conn: ServerConn) -> Result<Fresh, BindEnd> {
+    async fn adopt(&mut self, node: NodeId, conn: ServerConn) -> Result<Fresh, BindEnd> {
         let snapshot = self.cx.cluster.load();
-        let Some(view) = snapshot.writer_node().or(snapshot.default_node()) else {
+        let Some(view) = snapshot.node(node) else {
             return Err(BindEnd::Refused(errors::no_node("no node")));
         };
         let behaviour = self.capabilities & BEHAVIOUR;
@@ -196,7 +195,7 @@ impl ClientSession {
         let snapshot = self.cx.cluster.load();
         if let Some(view) = snapshot.writer_node()
             && !bind_anyway
-            && let Some(fresh) = self.cx.pool.fresh(view, &self.account)
+            && let Some(fresh) = self.cx.pool.fresh(view, &self.account, self.capabilities)
         {
             return Ok(fresh);
         }
@@ -204,7 +203,7 @@ impl ClientSession {
             let mut lease = self.bind_any(hold_until).await?;
             let snapshot = self.cx.cluster.load();
             let Some(view) = snapshot.node(lease.node) else { return Err(BindEnd::Lost(crate::error::Stage::Acquire)) };
-            if let Some(fresh) = self.cx.pool.fresh(view, &self.account) {
+            if let Some(fresh) = self.cx.pool.fresh(view, &self.account, self.capabilities) {
                 self.bound(lease);
                 return Ok(fresh);
             }
@@ -224,8 +223,8 @@ impl ClientSession {
         let asks = [Ask::Query(Bytes::from_static(b"SHOW GLOBAL VARIABLES"))];
         let answers = flight::fly(&mut lease.conn, b"", &asks).await.ok()?;
         let answer = answers.first().filter(|a| a.error.is_none())?;
-        let (baseline, charsets) = setup::read_variables(answer, view);
-        Some(self.cx.pool.set_fresh(view.id, &self.account, view.globals_fingerprint, baseline, charsets))
+        let (globals, charsets) = setup::read_variables(answer, view);
+        Some(self.cx.pool.set_fresh(view, &self.account, self.capabilities, &globals, charsets))
     }
 
     /// A server session in whatever state.
