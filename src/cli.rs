@@ -12,7 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 use zeroize::Zeroizing;
 
 use crate::config::template::{Init, grants_mariadb, grants_mysql};
-use crate::config::{self, Faults, LogConfig, LogFormat, LogLevel, address, schema};
+use crate::config::{self, Faults, LogConfig, LogFormat, LogLevel, address};
 use crate::server;
 
 /// What the process ends with.
@@ -297,23 +297,4 @@ fn say(text: &str) {
 /// Writes to standard error.
 fn complain(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// The documentation of all keys: the tables of `docs/configuration.md`, which a test compares with it.
-pub fn reference() -> String {
-    let mut out = String::new();
-    for section in schema::SECTIONS {
-        let brackets = if section.repeated { ("[[", "]]") } else { ("[", "]") };
-        out += &format!("## `{}{}{}`\n\n{}\n\n", brackets.0, section.name, brackets.1, section.meaning);
-        out += "| key | type or limits | default | unit | meaning |\n|---|---|---|---|---|\n";
-        for key in schema::keys_of(section.name) {
-            let default = match key.absent {
-                schema::Absent::Value(text) => format!("`{text}`"),
-                _ => key.absent_text().to_owned(),
-            };
-            out += &format!("| `{}` | {} | {default} | {} | {} |\n", key.name, key.kind_text(), key.unit, key.meaning);
-        }
-        out.push('\n');
-    }
-    out
 }

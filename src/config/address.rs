@@ -25,6 +25,14 @@ pub fn check_node(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// The address of a node with its port, so that two ways to write one address compare equal.
+pub fn with_port(text: &str) -> String {
+    match split(text) {
+        Ok((_, None)) if !text.starts_with("unix:") => format!("{text}:3306"),
+        _ => text.to_owned(),
+    }
+}
+
 /// Checks the path of a unix socket.
 pub fn check_unix_path(path: &str) -> Result<(), &'static str> {
     match path {
@@ -87,6 +95,14 @@ mod tests {
         for text in ["db1", "db1.example.org:3307", "[::1]", "[fe80::1]:1", "unix:/run/mysqld/mysqld.sock"] {
             assert_eq!(check_node(text), Ok(()), "{text}");
         }
+    }
+
+    #[test]
+    fn the_port_of_a_node_can_be_left_out() {
+        assert_eq!(
+            ["db1", "db1:3306", "[::1]", "unix:/s"].map(with_port),
+            ["db1:3306", "db1:3306", "[::1]:3306", "unix:/s"]
+        );
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn nodes(config: &Config, faults: &mut Collector<'_>) {
     if config.nodes.len() > NODES_MAX {
         faults.fault("node", format!("there are more than {NODES_MAX} nodes"), "remove some");
     }
-    let mut addresses: HashMap<&str, usize> = HashMap::new();
+    let mut addresses: HashMap<String, usize> = HashMap::new();
     let mut names: HashMap<&str, usize> = HashMap::new();
     for (i, node) in config.nodes.iter().enumerate() {
         let number = i + 1;
@@ -105,7 +105,7 @@ fn nodes(config: &Config, faults: &mut Collector<'_>) {
                 format!("`{}` {wrong}", node.address),
                 "write \"host:port\", \"[ipv6]:port\" or \"unix:/path\"",
             );
-        } else if let Some(other) = addresses.insert(&node.address, number) {
+        } else if let Some(other) = addresses.insert(address::with_port(&node.address), number) {
             faults.fault(
                 &key,
                 format!("`{}` is also the address of node[{other}]", node.address),

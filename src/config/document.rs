@@ -79,26 +79,13 @@ fn places_of_table(table: &DeTable<'_>, path: &str, lines: &Lines, faults: &mut 
     }
 }
 
-/// Lays `BELAY_<SECTION>__<KEY>` over the file's values. `named` are variables that the file itself asks for.
+/// Lays `BELAY_<SECTION>__<KEY>` over the file's values.
 pub(super) fn overlay(table: &mut Table, environment: &Environment, faults: &mut Collector<'_>) {
-    let named = variables_named_in(table);
-    for (variable, text) in environment {
-        let Some(words) = variable.strip_prefix(ENVIRONMENT_PREFIX).filter(|w| w.contains("__")) else { continue };
-        if named.contains(variable) {
-            continue;
-        }
-        let key = KEYS.iter().find(|k| variable_of(k).as_deref() == Some(variable));
-        let Some(key) = key else {
-            let known: Vec<String> = KEYS.iter().filter_map(variable_of).collect();
-            let remedy = match nearest(variable, known.iter().map(String::as_str)) {
-                Some(near) => format!("did you mean {near}? Otherwise unset it"),
-                None => format!("unset it, or name it {ENVIRONMENT_PREFIX}<SECTION>__<KEY>"),
-            };
-            let place = Place::Environment(variable.clone());
-            let path = words.to_lowercase().replace("__", ".");
-            faults.fault_at(place, &path, "names no key of the configuration", remedy);
-            continue;
-        };
+    let ours = environment.iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) && name.contains("__"));
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        ours.map(|(name, text)| (name, text, key_of(name))).partition(|(_, _, key)| key.is_some());
+    for (variable, text, key) in known {
+        let Some(key) = key else { continue };
         let path = join(key.section, key.name);
         faults.place(path.clone(), Place::Environment(variable.clone()));
         match value_of(key, text) {
@@ -106,6 +93,21 @@ pub(super) fn overlay(table: &mut Table, environment: &Environment, faults: &mut
             None => faults.fault(&path, "is no value for this key", remedy_for(key)),
         }
     }
+    // A variable that some `password_env` asks for may have any name.
+    let asked_for = variables_named_in(table);
+    for (variable, _, _) in unknown.into_iter().filter(|(name, _, _)| !asked_for.contains(name)) {
+        let names: Vec<String> = KEYS.iter().filter_map(variable_of).collect();
+        let remedy = match nearest(variable, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}? Otherwise unset it"),
+            None => format!("unset it, or name it {ENVIRONMENT_PREFIX}<SECTION>__<KEY>"),
+        };
+        faults.fault_at(Place::Environment(variable.clone()), "", "names no key of the configuration", remedy);
+    }
+}
+
+/// The key that a variable replaces.
+fn key_of(variable: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| variable_of(key).as_deref() == Some(variable))
 }
 
 /// The variable that replaces a key; none for keys of sections that stand there several times.

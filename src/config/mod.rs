@@ -11,6 +11,8 @@ pub mod load;
 pub mod schema;
 pub mod secret;
 pub mod template;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -305,6 +305,25 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
+/// The documentation of all keys: the tables of `docs/configuration.md`, which a test compares with it.
+pub fn reference() -> String {
+    let mut out = String::new();
+    for section in SECTIONS {
+        let brackets = if section.repeated { ("[[", "]]") } else { ("[", "]") };
+        out += &format!("## `{}{}{}`\n\n{}\n\n", brackets.0, section.name, brackets.1, section.meaning);
+        out += "| key | type or limits | default | unit | meaning |\n|---|---|---|---|---|\n";
+        for key in keys_of(section.name) {
+            let default = match key.absent {
+                Absent::Value(text) => format!("`{text}`"),
+                _ => key.absent_text().to_owned(),
+            };
+            out += &format!("| `{}` | {} | {default} | {} | {} |\n", key.name, key.kind_text(), key.unit, key.meaning);
+        }
+        out.push('\n');
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -100,8 +100,7 @@ pub fn grants_mariadb(user: &str) -> String {
     format!(
         "CREATE USER {account} IDENTIFIED BY '…';\n\
          GRANT PROCESS, BINLOG MONITOR, SLAVE MONITOR, CONNECTION ADMIN ON *.* TO {account};\n\
-         GRANT SELECT ON mysql.global_priv TO {account};\n\
-         GRANT SELECT ON mysql.roles_mapping TO {account};\n"
+         GRANT SELECT ON mysql.global_priv TO {account};\n"
     )
 }
 
@@ -113,7 +112,8 @@ pub fn grants_mysql(user: &str) -> String {
          GRANT PROCESS, REPLICATION CLIENT ON *.* TO {account};\n\
          GRANT CONNECTION_ADMIN ON *.* TO {account};\n\
          GRANT SELECT ON mysql.user TO {account};\n\
-         GRANT SELECT ON performance_schema.* TO {account};\n"
+         GRANT SELECT ON mysql.global_grants TO {account};\n\
+         GRANT SELECT ON performance_schema.replication_group_members TO {account};\n"
     )
 }
 

@@ -13,15 +13,15 @@ use crate::proxy::context::Context;
 use crate::session::pins::Pins;
 use crate::session::state::SessionState;
 
-/// Cleans a server session in a task of its own. `running` says that a statement may still be executing, or half sent; `survivors` is what a
-/// reset would not end, so that only closing the connection will.
-pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool, survivors: Pins) {
+/// Cleans a server session in a task of its own. `running` says that a statement may still be executing, or half sent, or that a KILL may still
+/// arrive; `pins` are those that its client had.
+pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool, pins: Pins) {
+    if !running && pins.survives_reset() {
+        // Dropping the lease closes the connection, which rolls back.
+        return drop(lease);
+    }
     tokio::spawn(async move {
         let node = lease.node;
-        if !running && !survivors.is_empty() {
-            drop(lease);
-            return;
-        }
         if running {
             if let Err(error) = cx.killer.kill_connection(&cx, node, lease.conn.thread_id).await {
                 tracing::warn!(node = %cx.node_name(node), %error, "a statement of a client that vanished could not be killed; its connection is closed");

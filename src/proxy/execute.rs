@@ -87,8 +87,12 @@ impl ClientSession {
     /// Serves one request whose start is in the buffer.
     pub(super) async fn execute(&mut self, head: RequestHead) -> Flow {
         let Some(&byte) = self.io.read_buf.get(HEADER_BYTES) else { return Flow::End };
-        self.statement += 1;
-        match Command::from_byte(byte) {
+        let command = Command::from_byte(byte);
+        if !matches!(command, Some(Command::Ping | Command::StmtClose | Command::SetOption)) {
+            // These leave the warnings and counts of the statement before as they are.
+            self.statement += 1;
+        }
+        match command {
             Some(Command::Query) => self.query(head).await,
             Some(Command::StmtExecute) => self.stmt_execute(head).await,
             Some(Command::StmtPrepare) => self.stmt_prepare(head).await,
@@ -157,11 +161,9 @@ impl ClientSession {
             TransactionControl::Commit { release: Some(true), .. }
                 | TransactionControl::Rollback { release: Some(true), .. }
         );
-        self.sets_untracked = self.sets_untracked_variable(&facts);
-        self.pending_collation = facts.set_names.and_then(|names| names.collate).map(|span| {
-            let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
-            Bytes::copy_from_slice(span.of(sql))
-        });
+        let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
+        self.sets_untracked = self.sets_untracked_variable(sql, &facts);
+        self.pending_collation = collation_of(sql, &facts);
         let request = Request {
             head,
             rewritten: None,
@@ -174,7 +176,10 @@ impl ClientSession {
         match self.serve(request).await {
             Served::Answered(report) if release && report.error.is_none() => {
                 // The server closes after COMMIT RELEASE, and so does belay.
-                self.lease = None;
+                if let Some(lease) = self.lease.take() {
+                    self.server_session_gone(&lease);
+                    self.unbound_from(&lease);
+                }
                 Flow::End
             }
             Served::Answered(_) | Served::Refused => Flow::Continue,
@@ -189,6 +194,7 @@ impl ClientSession {
         let mut facts = crate::sql::analyse(sql, &self.lex_context());
         if !head.complete {
             facts.make_uncertain();
+            facts.effects |= crate::sql::Effects::CUT_SHORT;
         }
         facts
     }
@@ -222,19 +228,11 @@ impl ClientSession {
                 }
                 Exchange::ClientGone => Served::ClientGone,
                 Exchange::Said(error) => {
-                    if let Some(lease) = self.lease.take() {
-                        self.server_session_gone(&lease);
-                        self.lost_lease(lease, Stage::Send);
-                        self.lost = None;
-                        self.transaction = Transaction::Idle;
-                    }
+                    self.lose_bound();
                     self.refused(request.head, error).await
                 }
                 Exchange::TooLong => {
-                    if let Some(lease) = self.lease.take() {
-                        self.server_session_gone(&lease);
-                        self.lost_lease(lease, Stage::Send);
-                    }
+                    self.lose_bound();
                     self.refused(request.head, errors::packet_too_large()).await
                 }
                 Exchange::Broken { why, answer_begun } => {
@@ -263,7 +261,7 @@ impl ClientSession {
         match self.failed(Stage::Answer, answer_begun, request, hold_until).await {
             Some(served) => served,
             // `decide` never lets a statement that was sent be tried again.
-            None => self.refused(request.head, errors::outcome_unknown("?")).await,
+            None => self.refused(request.head, errors::outcome_unknown("?", "")).await,
         }
     }
 
@@ -276,7 +274,8 @@ impl ClientSession {
         hold_until: Instant,
     ) -> Option<Served> {
         let failure = Failure { stage, transaction: self.transaction, pins: self.pins, answer_begun };
-        let pins = self.pins.to_string();
+        let (pins, lasting) = (self.pins.to_string(), self.pins.is_lasting());
+        let lost_too = if lasting { pins.as_str() } else { "" };
         let lease = self.lease.take();
         let node = lease.as_ref().map(|l| l.node);
         let name = node.map_or_else(|| "?".into(), |n| self.cx.node_name(n));
@@ -301,11 +300,11 @@ impl ClientSession {
             Decision::StateLost => errors::state_lost(&name, &pins),
             Decision::TransactionLost => errors::transaction_lost(&name),
             Decision::OutcomeUnknown => {
-                return Some(self.cut_answer(request.head, &errors::outcome_unknown(&name)).await);
+                return Some(self.cut_answer(request.head, &errors::outcome_unknown(&name, lost_too)).await);
             }
             Decision::AnswerCut => {
                 // Rows have reached the client: the error takes the place of the next one.
-                return Some(self.cut_answer(request.head, &errors::answer_cut(&name)).await);
+                return Some(self.cut_answer(request.head, &errors::answer_cut(&name, lost_too)).await);
             }
         };
         Some(self.refused(request.head, error).await)
@@ -370,6 +369,10 @@ impl ClientSession {
     }
 
     async fn exchange(&mut self, request: &mut Request<'_>, started: Instant) -> Exchange {
+        if self.handle.is_killed() {
+            // While it waited for a server session: what was not sent is not to be sent any more.
+            return Exchange::ClientGone;
+        }
         self.handle.running().busy = true;
         self.cut = Cut::default();
         let sent = self.send_request(request).await;
@@ -501,8 +504,12 @@ impl ClientSession {
             let n = request.head.header.frame_len().min(self.io.read_buf.len());
             consume(&mut self.io.read_buf, n);
         }
+        // What is no statement leaves the answers about the last statement as they were: its client's own, or somebody else's.
+        let continued = self.untouched();
+        self.found_rows_here &= continued;
         if let Some(lease) = &mut self.lease {
-            lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
+            let last = LastUse { client: self.handle.id, statement: self.statement };
+            lease.last_use = (continued || !request.stateless).then_some(last);
         }
         if !request.stateless {
             self.apply(request.facts, report);
@@ -525,6 +532,11 @@ pub(super) fn command_packet(command: u8, rest: &[u8]) -> BytesMut {
     let mut seq = 0;
     crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
     out
+}
+
+/// The collation that SET NAMES … COLLATE names.
+pub(super) fn collation_of(sql: &[u8], facts: &Facts) -> Option<Bytes> {
+    facts.set_names.and_then(|names| names.collate).map(|span| Bytes::copy_from_slice(span.of(sql)))
 }
 
 /// The text of a COM_QUERY or COM_STMT_PREPARE payload.

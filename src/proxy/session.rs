@@ -33,7 +33,7 @@ use crate::proxy::relay::{Cut, consume};
 use crate::proxy::send::Sending;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
 use crate::session::pins::{PinReason, Pins};
-use crate::session::state::SessionState;
+use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::transaction::Transaction;
 use crate::sql::Flavor as LexFlavor;
@@ -76,12 +76,21 @@ pub struct ClientSession {
     /// Counts the client's statements; names the last use of a server session.
     pub(super) statement: u64,
     pub(super) row_count: i64,
+    /// FOUND_ROWS() by belay's own count; `None` where only the server session that ran the statement knows.
     pub(super) found_rows: Option<u64>,
+    /// The server session of the last statement is the one that ran the statement FOUND_ROWS() is about, and nobody has used it since.
+    pub(super) found_rows_here: bool,
+    /// The character sets of the login.
+    pub(super) login_charsets: CharacterSets,
     /// The node that failed this session last, and the version of the snapshot that was in force then.
     pub(super) avoid: Option<(NodeId, u64)>,
     /// What was lost while the client idled: told with its next statement.
     pub(super) lost: Option<ErrorReply>,
     pub(super) draining: bool,
+    /// The login revealed what opens further server sessions.
+    pub(super) reopenable: bool,
+    /// The client has been told that belay can do nothing more for it.
+    pub(super) over: bool,
     /// What has become of the bytes of the request being served.
     pub(super) sending: Sending,
     /// Where the last answer was cut off, if it was.
@@ -117,7 +126,7 @@ impl ClientSession {
                     }
                     Woke::Signals(signals) => self.signals(signals).await,
                 };
-            if flow == Flow::End {
+            if flow == Flow::End || self.over {
                 break;
             }
         }
@@ -255,10 +264,15 @@ impl ClientSession {
     }
 
     fn server_lost_while_idle(&mut self) {
+        let Some(lease) = &self.lease else { return };
+        self.cx.cluster.suspect(lease.node);
+        self.lose_bound();
+    }
+
+    /// Throws the bound server session away. What was lost with it is told to the client with its next statement.
+    pub(super) fn lose_bound(&mut self) {
         let Some(lease) = self.lease.take() else { return };
         self.server_session_gone(&lease);
-        let node = lease.node;
-        self.cx.cluster.suspect(node);
         self.lost_lease(lease, crate::error::Stage::Idle);
     }
 
@@ -401,19 +415,16 @@ impl ClientSession {
     /// Gives up what the session holds.
     pub(super) fn end_now(&mut self) {
         let Some(lease) = self.lease.take() else { return };
-        let (running, tainted) = {
+        let running = {
             let mut running = self.handle.running();
             running.target = None;
-            (running.busy, running.tainted || running.kills_in_flight > 0)
+            running.busy || running.tainted || running.kills_in_flight > 0
         };
-        let unclean = running || tainted || self.transaction == Transaction::Open || !self.pins.is_empty();
-        let survivors = self.pins.after_reset();
-        if let Some(endpoint) = lease.endpoint() {
-            endpoint.set_pins(self.handle.id, Pins::NONE);
-        }
-        self.set_pins(Pins::NONE);
+        let pins = self.pins;
+        let unclean = running || self.transaction == Transaction::Open || !pins.is_empty();
+        self.unbound_from(&lease);
         if unclean {
-            cleanup::in_background(self.cx.clone(), lease, running || tainted, survivors);
+            cleanup::in_background(self.cx.clone(), lease, running, pins);
         } else {
             lease.release(Instant::now());
         }

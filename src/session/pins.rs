@@ -10,11 +10,11 @@ pub enum PinReason {
     UserVariables,
     /// A temporary table was made.
     TemporaryTable,
-    /// GET_LOCK and the like.
+    /// GET_LOCK and the like, LOCK INSTANCE, BACKUP.
     UserLock,
     /// LOCK TABLES.
     LockTables,
-    /// FLUSH TABLES WITH READ LOCK, BACKUP STAGE, LOCK INSTANCE.
+    /// FLUSH TABLES WITH READ LOCK and the like.
     GlobalReadLock,
     /// HANDLER … OPEN.
     Handler,
@@ -119,27 +119,6 @@ impl PinReason {
     }
 }
 
-impl PinReason {
-    /// Whether COM_RESET_CONNECTION ends what the reason stands for, on every server. A role outlives it on MariaDB, and so may whatever code
-    /// did that belay could not read.
-    pub const fn ends_with_reset(self) -> bool {
-        matches!(
-            self,
-            PinReason::UserVariables
-                | PinReason::TemporaryTable
-                | PinReason::UserLock
-                | PinReason::LockTables
-                | PinReason::Handler
-                | PinReason::TextPrepare
-                | PinReason::NextTransaction
-                | PinReason::Cursor
-                | PinReason::LongData
-                | PinReason::Diagnostics
-                | PinReason::FoundRows
-        )
-    }
-}
-
 /// A set of reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pins(u32);
@@ -187,13 +166,19 @@ impl Pins {
         REASONS.into_iter().filter(move |reason| self.contains(*reason))
     }
 
-    /// What is left of the reasons after COM_RESET_CONNECTION.
-    pub fn after_reset(self) -> Pins {
-        let mut left = self;
-        for reason in self.iter().filter(|reason| reason.ends_with_reset()) {
-            left.remove(reason);
-        }
-        left
+    /// Whether the server session can't be made clean by COM_RESET_CONNECTION: MariaDB keeps the active role and the recorded profiles (with
+    /// the texts of statements) through it.
+    pub fn survives_reset(self) -> bool {
+        const HIDING: [PinReason; 6] = [
+            PinReason::Role,
+            PinReason::Profiling,
+            // What these ran may have been SET ROLE.
+            PinReason::TextPrepare,
+            PinReason::UnseenCode,
+            PinReason::UnreadStatement,
+            PinReason::LongStatement,
+        ];
+        HIDING.into_iter().any(|reason| self.contains(reason))
     }
 
     /// Whether any reason lasts until the client ends it or leaves.
@@ -219,6 +204,24 @@ mod tests {
     fn the_table_is_in_the_order_of_the_bits() {
         for (n, reason) in REASONS.into_iter().enumerate() {
             assert_eq!(n, reason as usize);
+        }
+    }
+
+    #[test]
+    fn what_may_hide_a_role_is_not_trusted_to_a_reset() {
+        for reason in REASONS {
+            let mut pins = Pins::NONE;
+            pins.insert(reason);
+            let hides = matches!(
+                reason,
+                PinReason::Role
+                    | PinReason::Profiling
+                    | PinReason::TextPrepare
+                    | PinReason::UnseenCode
+                    | PinReason::UnreadStatement
+                    | PinReason::LongStatement
+            );
+            assert_eq!(pins.survives_reset(), hides, "{reason:?}");
         }
     }
 
