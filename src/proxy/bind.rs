@@ -88,7 +88,7 @@ impl ClientSession {
     pub(super) async fn bind_and_replay(&mut self, facts: &Facts, hold_until: Instant) -> Result<(), BindEnd> {
         let needs_insert_id = reads_insert_id(facts);
         if self.lease.is_none() {
-            let lease = self.bind(needs_insert_id, hold_until).await?;
+            let lease = Box::pin(self.bind(needs_insert_id, hold_until)).await?;
             self.bound(lease);
             self.count_binding();
         }
@@ -135,7 +135,7 @@ impl ClientSession {
             self.over = true;
             return Err(BindEnd::Refused(errors::login_not_recorded()));
         }
-        if needs_insert_id && let Some(lease) = self.bind_where_insert_id_is().await? {
+        if needs_insert_id && let Some(lease) = Box::pin(self.bind_where_insert_id_is()).await? {
             return Ok(lease);
         }
         loop {
@@ -248,7 +248,7 @@ impl ClientSession {
         let mut closes = BytesMut::new();
         lease.prepared.write_closes(&mut closes);
         lease.last_use = None;
-        let answers = match flight::fly(&mut lease.conn, &closes, &asks).await {
+        let answers = match Box::pin(flight::fly(&mut lease.conn, &closes, &asks)).await {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::debug!(session = self.handle.id, %error, "a replay did not come back");

@@ -64,7 +64,7 @@ impl ClientSession {
             None if request.head.complete => {
                 self.io.read_buf.get(..request.head.header.frame_len()).unwrap_or_default()
             }
-            None => return self.stream_request(request, timeout).await,
+            None => return Box::pin(self.stream_request(request, timeout)).await,
         };
         match wire::send(server, bytes, timeout).await {
             Ok(()) => Sent::All,

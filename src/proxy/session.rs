@@ -113,7 +113,7 @@ impl ClientSession {
         loop {
             self.settle();
             if self.draining && self.may_end_now() {
-                self.farewell(&errors::shutting_down()).await;
+                Box::pin(self.farewell(&errors::shutting_down())).await;
                 break;
             }
             let flow =
@@ -148,11 +148,11 @@ impl ClientSession {
 
     async fn signals(&mut self, signals: u8) -> Flow {
         if signals & signal::KILLED != 0 {
-            self.farewell(&errors::killed()).await;
+            Box::pin(self.farewell(&errors::killed())).await;
             return Flow::End;
         }
         if signals & signal::IDLE_TOO_LONG != 0 {
-            self.farewell(&errors::idle_too_long()).await;
+            Box::pin(self.farewell(&errors::idle_too_long())).await;
             return Flow::End;
         }
         if signals & signal::DRAIN != 0 {
