@@ -487,7 +487,8 @@ impl ClientSession {
                         consume(&mut self.io.read_buf, request.head.header.frame_len());
                         self.sending = Sending::SENT;
                     }
-                    match send::file(&mut self.io, &mut lease.conn.io, relay.seq_shift()).await {
+                    let timeout = self.cx.client_write_timeout;
+                    match send::file(&mut self.io, &mut lease.conn.io, relay.seq_shift(), timeout).await {
                         FileEnd::Sent => relay.file_sent(),
                         FileEnd::ClientGone => return Exchange::ClientGone,
                         FileEnd::ServerLost { next_seq } => {

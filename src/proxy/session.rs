@@ -182,7 +182,7 @@ impl ClientSession {
 
     async fn request(&mut self) -> Flow {
         self.handle.goes_busy();
-        match wire::gather(&mut self.io).await {
+        match wire::gather(&mut self.io, self.cx.client_write_timeout).await {
             Ok(head) => self.execute(head).await,
             Err(RequestError::ClientClosed) => Flow::End,
             Err(RequestError::OutOfOrder) => {
@@ -406,12 +406,11 @@ impl ClientSession {
         }
     }
 
-    /// Reads more of the client; false when it has closed.
+    /// Reads more of the client; false when it has closed, or is silent in the middle of a request.
     pub(super) async fn read_client(&mut self) -> bool {
-        use tokio::io::AsyncReadExt;
         scratch::ensure(&mut self.io.read_buf);
         self.io.read_buf.reserve(scratch::SCRATCH_BYTES);
-        matches!(self.io.stream.read_buf(&mut self.io.read_buf).await, Ok(n) if n > 0)
+        wire::read_more(&mut self.io.stream, &mut self.io.read_buf, self.cx.client_write_timeout).await
     }
 
     /// Takes the payload of a complete request as bytes of their own.
