@@ -1,4 +1,5 @@
 //! The command line as people and scripts meet it: files, texts and exit codes.
+#![allow(clippy::unwrap_used)] // The helpers of tests may panic as the tests themselves do.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

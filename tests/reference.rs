@@ -111,6 +111,16 @@ fn every_error_that_belay_makes_is_documented() {
     compare("docs/errors.md (rows `| code | SQLSTATE | name | …`)", &known, &told);
 }
 
+#[test]
+fn every_reason_of_a_pin_is_documented() {
+    let page = doc("sessions.md");
+    let section = page.split("\n## Pins").nth(1).and_then(|s| s.split("\n## ").next()).unwrap_or_default();
+    let is_label = |c: &str| c.contains('_') || c.bytes().all(|b| b.is_ascii_lowercase());
+    let told = first_cells(section, |c| is_label(c) && !["", "reason"].contains(&c));
+    let known: BTreeSet<String> = belay::proxy::measure::pin_labels().into_iter().map(str::to_owned).collect();
+    compare("docs/sessions.md, section Pins,", &known, &told);
+}
+
 /// Whether a cell is the name of a metric alone, without labels.
 fn is_name(cell: &str) -> bool {
     cell.starts_with("belay_") && cell.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')

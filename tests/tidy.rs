@@ -208,11 +208,12 @@ fn the_core_is_pure() {
 
 /// Whether `word` stands in `line` on its own, not as the end of a longer name.
 fn mentions(line: &str, word: &str) -> bool {
-    let starts_name = word.starts_with(|c: char| c.is_alphanumeric());
+    let in_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
-        !(starts_name && line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
-            && !(word.ends_with(|c: char| c.is_alphanumeric())
-                && line[at + word.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+        let (before, after) = (&line[..at], &line[at + word.len()..]);
+        let longer_before = word.starts_with(in_name) && before.ends_with(in_name);
+        let longer_after = word.ends_with(in_name) && after.starts_with(in_name);
+        !longer_before && !longer_after
     })
 }
 
