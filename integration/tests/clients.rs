@@ -67,6 +67,10 @@ fn clients_on_mysql() -> Result<()> {
 }
 
 async fn rust_driver(port: u16) -> Result<()> {
+    tokio::time::timeout(Duration::from_secs(60), use_rust_driver(port)).await?
+}
+
+async fn use_rust_driver(port: u16) -> Result<()> {
     let options = mysql_async::OptsBuilder::default()
         .ip_or_hostname("127.0.0.1")
         .tcp_port(port)
@@ -101,10 +105,10 @@ fn the_rust_driver_on_mariadb_and_mysql() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let server = shared::mariadb()?;
     let mut belay = Options::new([server.address()]).server_connections_max(4).start()?;
-    runtime.block_on(tokio::time::timeout(Duration::from_secs(60), rust_driver(belay.port())))??;
+    runtime.block_on(rust_driver(belay.port()))?;
     belay.assert_healthy()?;
     let server = shared::mysql()?;
     let mut belay = Options::new([server.address()]).server_connections_max(4).start()?;
-    runtime.block_on(tokio::time::timeout(Duration::from_secs(60), rust_driver(belay.port())))??;
+    runtime.block_on(rust_driver(belay.port()))?;
     belay.assert_healthy()
 }

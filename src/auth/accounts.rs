@@ -202,6 +202,14 @@ impl AccountTable {
         self.by_user.is_empty()
     }
 
+    /// A client's host as the servers write it in messages.
+    pub fn host_text(&self, host: ClientHost) -> String {
+        match host {
+            ClientHost::Ip(ip) if self.rules.skip_name_resolve == Some(true) => ip.to_string(),
+            host => host.to_string(),
+        }
+    }
+
     /// Whether the accounts could be read.
     pub fn is_readable(&self) -> bool {
         self.readable

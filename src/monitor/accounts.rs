@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::auth::accounts::{Account, AccountTable};
+use crate::auth::host::HostRules;
 use crate::auth::rows;
 use crate::metrics::Metrics;
 use crate::monitor::link::{ConnectError, Connector, Link, LinkAnswer, Rows};
@@ -28,6 +29,8 @@ pub struct AccountReader<C: Connector> {
     table: Arc<ArcSwap<AccountTable>>,
     metrics: Arc<Metrics>,
     link: Option<(NodeId, C::Link)>,
+    /// How the servers look at hosts.
+    rules: HostRules,
     /// Of the rows that the present table was made from.
     digest: Option<[u8; 32]>,
     /// The last complaint, so that each is logged once.
@@ -68,6 +71,7 @@ impl<C: Connector> AccountReader<C> {
             link: None,
             digest: None,
             complaint: None,
+            rules: HostRules::default(),
             believed_at: Instant::now(),
         }
     }
@@ -123,9 +127,14 @@ impl<C: Connector> AccountReader<C> {
         let mut refused = String::new();
         for query in queries {
             let limited = format!("{query} LIMIT {}", self.settings.accounts_max.saturating_add(1));
-            match link.ask(&[&limited]).await.map(|answers| answers.into_iter().next()) {
+            let mut answers = match link.ask(&[&limited, SKIP_NAME_RESOLVE]).await {
+                Ok(answers) => answers.into_iter(),
+                Err(_) => return Reading::NoAnswer,
+            };
+            match Ok::<_, ()>(answers.next()) {
                 Ok(Some(LinkAnswer::Rows(rows))) => {
                     self.link = Some((id, link));
+                    self.rules = HostRules { flavor: Some(flavor), skip_name_resolve: answers.next().and_then(switch) };
                     return Reading::Rows(flavor, rows);
                 }
                 Ok(Some(LinkAnswer::Error(e))) if is_not_ready(e.code) => return Reading::NoAnswer,
@@ -158,7 +167,7 @@ impl<C: Connector> AccountReader<C> {
                 self.unreadable(format!("more than accounts_max = {} accounts", self.settings.accounts_max));
             }
             Reading::Rows(flavor, rows) => {
-                let digest = digest(&rows);
+                let digest = digest(&rows, self.rules);
                 if self.digest == Some(digest) {
                     return;
                 }
@@ -173,7 +182,7 @@ impl<C: Connector> AccountReader<C> {
     fn take(&mut self, flavor: Flavor, rows: &Rows) {
         match accounts_from(flavor, rows) {
             Ok(accounts) => {
-                let table = AccountTable::new(accounts);
+                let table = AccountTable::new(accounts).with_rules(self.rules);
                 self.metrics.accounts.set(table.len() as f64);
                 self.metrics.accounts_readable.set(1.0);
                 if self.complaint.take().is_some() || !self.table.load().is_readable() {
@@ -218,8 +227,23 @@ fn accounts_from(flavor: Flavor, rows: &Rows) -> Result<Vec<Account>, rows::RowE
 }
 
 /// Of all values with their lengths, in the order of the rows.
-fn digest(rows: &Rows) -> [u8; 32] {
+/// Whether the servers resolve the names of clients.
+const SKIP_NAME_RESOLVE: &str = "SELECT @@skip_name_resolve";
+
+fn switch(answer: LinkAnswer) -> Option<bool> {
+    match answer {
+        LinkAnswer::Rows(rows) => match rows.first()?.first()?.as_deref()? {
+            b"1" => Some(true),
+            b"0" => Some(false),
+            _ => None,
+        },
+        LinkAnswer::Error(_) => None,
+    }
+}
+
+fn digest(rows: &Rows, rules: HostRules) -> [u8; 32] {
     let mut hasher = Sha256::new();
+    hasher.update(format!("{rules:?}"));
     for row in rows {
         for value in row {
             match value {

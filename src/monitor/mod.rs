@@ -80,6 +80,14 @@ pub struct ClusterHandle {
 }
 
 impl ClusterHandle {
+    /// A cluster that nobody probes: it is what the publisher is told.
+    pub fn unwatched(initial: ClusterSnapshot, metrics: Arc<Metrics>) -> (ClusterHandle, Publisher) {
+        let suspects = initial.nodes.iter().map(|_| Notify::new()).collect();
+        let (publisher, version) = Publisher::new(initial, metrics);
+        let snapshot = publisher.snapshot();
+        (ClusterHandle { snapshot, version, suspects, accounts_asked: Arc::default() }, publisher)
+    }
+
     /// The cluster as it was seen last.
     pub fn load(&self) -> Arc<ClusterSnapshot> {
         self.snapshot.load_full()

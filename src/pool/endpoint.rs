@@ -54,6 +54,7 @@ struct Waiter {
 
 #[derive(Debug, Default)]
 struct Inner {
+    #[allow(clippy::vec_box)] // A session is large and changes hands often: it moves as a pointer.
     free: Vec<Box<ServerSession>>,
     /// Free, leased, being dialled, being closed.
     counted: usize,
@@ -181,6 +182,11 @@ impl Endpoint {
         inner.counted = inner.counted.saturating_sub(1);
     }
 
+    /// Takes those who wait no longer off the queue, so that they neither fill it nor are passed over.
+    pub fn forget_gone_waiters(&self) {
+        self.lock().waiters.retain(|w| !w.slot.is_closed());
+    }
+
     /// Whether a client may pin for a lasting reason: at least one session has to stay for transactions.
     pub fn may_pin(&self, client: u32) -> bool {
         let inner = self.lock();
@@ -303,3 +309,7 @@ fn choose_waiter(waiters: &mut VecDeque<Waiter>, session: &ServerSession, passed
     }
     Some(chosen)
 }
+
+#[cfg(test)]
+#[path = "endpoint_tests.rs"]
+mod tests;

@@ -55,12 +55,25 @@ impl Lease {
 
     /// Gives the session back in a clean state: no transaction, no pin, no answer outstanding.
     pub fn release(mut self, now: Instant) {
-        let (Some(session), Some(endpoint)) = (self.session.take(), self.place.endpoint.clone()) else { return };
+        // A session outside every cap serves nobody else: dropping the lease closes it.
+        let Some(endpoint) = self.place.endpoint.clone() else { return };
+        let Some(session) = self.session.take() else { return };
         match endpoint.give(session, now) {
             // The place went with the session to its next user, or stays with it among the free ones.
             None => self.place.endpoint = None,
-            Some(session) => close_in_background(session, std::mem::replace(&mut self.place, Place { endpoint: None })),
+            Some(session) => close_in_background(session, std::mem::replace(&mut self.place, Place::uncounted())),
         }
+    }
+}
+
+impl Lease {
+    /// Closes the connection and keeps its place for another one. Dropped in the middle, it is closed in the background.
+    pub async fn vacate(mut self) -> Place {
+        if let Some(session) = &mut self.session {
+            close(session).await;
+        }
+        self.session = None;
+        std::mem::replace(&mut self.place, Place::uncounted())
     }
 }
 
@@ -88,7 +101,7 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            close_in_background(session, std::mem::replace(&mut self.place, Place { endpoint: None }));
+            close_in_background(session, std::mem::replace(&mut self.place, Place::uncounted()));
         }
     }
 }
@@ -97,16 +110,17 @@ impl Drop for Lease {
 const CLOSE_CONFIRM_MAX: Duration = Duration::from_secs(2);
 
 /// Says COM_QUIT and keeps the place counted until the node has closed the connection.
-pub fn close_in_background(session: Box<ServerSession>, place: Place) {
+pub fn close_in_background(mut session: Box<ServerSession>, place: Place) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
-        close(session).await;
+        close(&mut session).await;
+        drop(session);
         drop(place);
     });
 }
 
 /// Says COM_QUIT and waits, bounded, until the node has closed the connection.
-pub async fn close(mut session: Box<ServerSession>) {
+async fn close(session: &mut ServerSession) {
     let stream = &mut session.conn.io.stream;
     let goodbye = async {
         stream.write_all(&[1, 0, 0, 0, 1]).await?;

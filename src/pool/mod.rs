@@ -146,21 +146,23 @@ impl Pool {
         loop {
             match endpoint.take(want) {
                 Taken::Session(session) => {
-                    if let Some(lease) = alive(session, &endpoint) {
+                    let lease = Lease::new(session, Place::counted(endpoint.clone()));
+                    if lease.looks_alive() {
                         return Ok(lease);
                     }
                 }
                 Taken::Permit(evicted) => {
                     let place = Place::counted(endpoint.clone());
-                    if let Some(evicted) = evicted {
-                        lease::close(evicted).await;
-                    }
+                    let place = match evicted {
+                        Some(evicted) => Lease::new(evicted, place).vacate().await,
+                        None => place,
+                    };
                     return self.open(node, account, opening, want, place).await;
                 }
                 Taken::QueueFull => return Err(AcquireError::QueueFull),
                 Taken::NotFree => return Err(AcquireError::NotFree),
                 Taken::Wait(receiver) => {
-                    let mut waiting = Waiting { receiver, endpoint: &endpoint };
+                    let mut waiting = Waiting { receiver, endpoint: &endpoint, served: false };
                     let left = timeout.saturating_sub(started.elapsed());
                     let waiters = self.metrics.nodes.get(node.id.index()).map(|n| &n.pool_waiters);
                     if let Some(waiters) = waiters {
@@ -171,11 +173,16 @@ impl Pool {
                         waiters.decrement(1.0);
                     }
                     self.metrics.pool_wait.record(started.elapsed());
+                    waiting.served = handoff.is_ok();
                     match handoff {
                         Ok(Ok(Handoff::Session(session))) => {
-                            if let Some(lease) = alive(session, &endpoint) {
+                            let lease = Lease::new(session, Place::counted(endpoint.clone()));
+                            if lease.looks_alive() {
                                 return Ok(lease);
                             }
+                            // Its turn has come: the place of the dead one is this client's.
+                            let place = lease.vacate().await;
+                            return self.open(node, account, opening, want, place).await;
                         }
                         Ok(Ok(Handoff::Permit)) => {
                             return self.open(node, account, opening, want, Place::counted(endpoint.clone())).await;
@@ -319,27 +326,25 @@ impl Pool {
     }
 }
 
-/// A lease of a session that still lives; a dead one is closed.
-fn alive(session: Box<ServerSession>, endpoint: &Arc<Endpoint>) -> Option<Lease> {
-    let lease = Lease::new(session, Place::counted(endpoint.clone()));
-    lease.looks_alive().then_some(lease)
-}
-
 /// A place in the queue. If its owner goes away after the hand-over, what was handed over is not lost.
 struct Waiting<'a> {
     receiver: oneshot::Receiver<Handoff>,
     endpoint: &'a Arc<Endpoint>,
+    served: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        if self.served {
+            return;
+        }
         self.receiver.close();
         match self.receiver.try_recv() {
             Ok(Handoff::Session(session)) => {
                 Lease::new(session, Place::counted(self.endpoint.clone())).release(Instant::now());
             }
             Ok(Handoff::Permit) => drop(Place::counted(self.endpoint.clone())),
-            Err(_) => {}
+            Err(_) => self.endpoint.forget_gone_waiters(),
         }
     }
 }

@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 use crate::protocol::mysql::capability::StatusFlags;
-use crate::protocol::mysql::frame::HEADER_BYTES;
 use crate::proxy::registry::InsertId;
 use crate::proxy::report::{Change, Report};
 use crate::proxy::session::ClientSession;
 use crate::session::effects;
 use crate::session::pins::PinReason;
 use crate::session::transaction::Transaction;
-use crate::sql::{Effects, Facts, Flavor as LexFlavor, LexContext, MultiByte, SetScope};
+use crate::sql::{
+    Effects, Facts, Flavor as LexFlavor, LexContext, MultiByte, SetScope, StatementClass, StatementCount, Verb,
+};
 
 /// Variables that belong to the character-set group.
 const CHARSET_GROUP: [&str; 4] =
@@ -54,9 +55,7 @@ impl ClientSession {
             self.refresh_notes();
         }
         self.row_count = report.row_count;
-        if report.had_columns && report.error.is_none() {
-            self.found_rows = Some(report.rows_of_result());
-        }
+        self.apply_found_rows(facts, report);
         self.apply_insert_id(facts, report);
         let mut reported = report.reported();
         if report.status.is_none() {
@@ -104,8 +103,7 @@ impl ClientSession {
     }
 
     /// Whether SET names a session variable that no server is asked to report, because it must not be replayed.
-    pub(super) fn sets_untracked_variable(&self, facts: &Facts) -> bool {
-        let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
+    pub(super) fn sets_untracked_variable(&self, sql: &[u8], facts: &Facts) -> bool {
         facts.set.iter().filter(|item| matches!(item.scope, SetScope::Session)).any(|item| {
             let name = String::from_utf8_lossy(item.name.of(sql)).to_ascii_lowercase();
             let name = name.trim_matches('`');
@@ -127,11 +125,36 @@ impl ClientSession {
         }
     }
 
+    /// FOUND_ROWS() is about the last SELECT: other statements leave it as it was. Where the text does not tell, only a server session that ran
+    /// everything since knows it.
+    fn apply_found_rows(&mut self, facts: &Facts, report: &Report) {
+        if report.error.is_some() {
+            return;
+        }
+        let query = facts.certain
+            && facts.statements == StatementCount::One
+            && matches!(facts.verb, Verb::Select | Verb::Values | Verb::Table | Verb::With);
+        if query {
+            let cursor = report.status.is_some_and(|s| s.contains(StatusFlags::CURSOR_EXISTS));
+            let counted = report.had_columns && !cursor && !facts.effects.contains(Effects::CALC_FOUND_ROWS);
+            self.found_rows = counted.then(|| report.rows_of_result());
+            self.found_rows_here = true;
+        } else if report.had_columns
+            || !facts.certain
+            || facts.effects.intersects(Effects::ROUTINE | Effects::TEXT_EXECUTE)
+        {
+            self.found_rows = None;
+        }
+    }
+
     /// LAST_INSERT_ID() may have changed if the answer names an id: then only the server session knows (an explicit value is reported too, and
     /// changes nothing). It is read when somebody asks, or when another client takes the server session over.
     fn apply_insert_id(&mut self, facts: &Facts, report: &Report) {
         let Some(lease) = &mut self.lease else { return };
-        let out_of_sight = facts.effects.intersects(Effects::ROUTINE | Effects::LAST_INSERT_ID_SET | Effects::UNKNOWN);
+        let hiding = Effects::ROUTINE | Effects::LAST_INSERT_ID_SET | Effects::UNKNOWN | Effects::TEXT_EXECUTE;
+        // The end of rows carries no id: INSERT … RETURNING makes one all the same.
+        let returning = facts.class == StatementClass::Write && report.had_columns;
+        let out_of_sight = returning || facts.effects.intersects(hiding);
         if report.insert_id != 0 || out_of_sight {
             *self.handle.insert_id() = InsertId::On(lease.serial);
             lease.unread_insert_id = Some(self.handle.id);

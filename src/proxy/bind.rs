@@ -122,6 +122,11 @@ impl ClientSession {
     }
 
     pub(super) async fn bind(&mut self, needs_insert_id: bool, hold_until: Instant) -> Result<Lease, BindEnd> {
+        if !self.reopenable {
+            // Any secret that belay could try would be a wrong one, and wrong ones lock accounts.
+            self.over = true;
+            return Err(BindEnd::Refused(errors::login_not_recorded()));
+        }
         if needs_insert_id && let Some(lease) = self.bind_where_insert_id_is().await? {
             return Ok(lease);
         }

@@ -10,10 +10,16 @@ use crate::pool::flight::{self, Ask};
 use crate::pool::lease::Lease;
 use crate::pool::setup;
 use crate::proxy::context::Context;
+use crate::session::pins::Pins;
 use crate::session::state::SessionState;
 
-/// Cleans a server session in a task of its own. `running` says that a statement may still be executing, or half sent.
-pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool) {
+/// Cleans a server session in a task of its own. `running` says that a statement may still be executing, or half sent, or that a KILL may still
+/// arrive; `pins` are those that its client had.
+pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool, pins: Pins) {
+    if !running && pins.survives_reset() {
+        // Dropping the lease closes the connection, which rolls back.
+        return drop(lease);
+    }
     tokio::spawn(async move {
         let node = lease.node;
         if running {

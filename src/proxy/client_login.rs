@@ -292,7 +292,8 @@ async fn identify(
     let confidential = io.stream.is_confidential();
     let table = ctx.accounts.load_full();
     let Target { whom, challenge } = Target::choose(&table, &ctx.configured, &ctx.vault, arrival, host, flavor);
-    let denied = |used| greet::access_denied(&arrival.user, &host.to_string(), used);
+    let host_text = table.host_text(host);
+    let denied = |used| greet::access_denied(&arrival.user, &host_text, used);
     let (key, fresh, decoy) = (ctx.password_key.clone(), scramble_from(random()?), random()?);
     let mut step = Proof::begin(&arrival.answer, challenge, confidential, key, fresh, decoy);
     let revealed = loop {
@@ -322,7 +323,7 @@ async fn identify(
     };
     match whom {
         Whom::Known(account) => {
-            if let Err(reply) = account.admits(&arrival.user, host, io.stream.is_tls(), flavor) {
+            if let Err(reply) = account.admits(&arrival.user, &table.host_text(host), io.stream.is_tls(), flavor) {
                 return Err(refuse(io, reply, true).await);
             }
             let owner = SecretHandle { account: account.account.id.clone(), fingerprint: account.account.fingerprint };
@@ -367,7 +368,8 @@ async fn prove(
     expected: Option<AccountId>,
     revealed: Option<Recorded>,
 ) -> Result<Identified, LoginEnd> {
-    let denied = |used| greet::access_denied(&arrival.user, &host.to_string(), used);
+    let host_text = ctx.accounts.load().host_text(host);
+    let denied = |used| greet::access_denied(&arrival.user, &host_text, used);
     let Some(Recorded::Password(password)) = &revealed else {
         return Err(refuse(io, denied(true), true).await);
     };

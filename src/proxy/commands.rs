@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use crate::pool::flight::{self, Ask};
-use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
+use crate::protocol::mysql::capability::Capabilities;
+use crate::protocol::mysql::flavor::Flavor;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::cleanup;
 use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
-use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::session::{ClientSession, Flow, LASTING_STATUS};
 use crate::proxy::wire::RequestHead;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::SessionState;
@@ -22,6 +23,16 @@ impl ClientSession {
         }
         self.lost = None;
         let hold_until = Instant::now() + self.cx.hold_timeout;
+        let mut kept = Pins::NONE;
+        for reason in [PinReason::LoginNotRecorded, PinReason::Role] {
+            // A role outlives the reset on MariaDB, and must go on to be this client's alone.
+            if self.pins.contains(reason) {
+                kept.insert(reason);
+            }
+        }
+        if self.another_is_better() {
+            self.end_now();
+        }
         loop {
             let lease = match self.lease.take() {
                 Some(lease) => lease,
@@ -34,8 +45,10 @@ impl ClientSession {
             };
             let node = lease.node;
             let dedicated = lease.endpoint().is_none();
+            // If the reset fails the lease is gone: its pins go off the pool's list while the list can be found.
+            self.unbound_from(&lease);
             let Some(lease) = cleanup::reset(&self.cx, lease).await else {
-                self.unbound();
+                kept.remove(PinReason::Role);
                 if dedicated {
                     return Flow::End;
                 }
@@ -46,17 +59,28 @@ impl ClientSession {
                 continue;
             };
             let schema = self.state.schema().cloned();
-            self.state = SessionState::new(lease.state.baseline().clone(), lease.state.charsets().clone(), schema);
-            self.status = lease.conn.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
+            // MariaDB goes back to the character sets of the login, which was belay's own; MySQL to the global ones.
+            let charsets = match lease.conn.flavor {
+                Flavor::MariaDb => self.login_charsets.clone(),
+                Flavor::MySql | Flavor::OceanBase => lease.state.charsets().clone(),
+            };
+            self.state = SessionState::new(lease.state.baseline().clone(), charsets, schema);
+            self.status = lease.conn.status & LASTING_STATUS;
             self.bound(lease);
             self.start_over();
-            if dedicated {
-                let mut pins = Pins::NONE;
-                pins.insert(PinReason::LoginNotRecorded);
-                self.set_pins(pins);
-            }
+            self.set_pins(kept);
             return self.reply_ok().await;
         }
+    }
+
+    /// Whether a reset is better done on another server session: a KILL may still arrive at the bound one, or it keeps what no reset takes away.
+    fn another_is_better(&self) -> bool {
+        let Some(lease) = &self.lease else { return false };
+        if lease.endpoint().is_none() || self.pins.contains(PinReason::Role) {
+            return false;
+        }
+        let running = self.handle.running();
+        running.tainted || running.kills_in_flight > 0 || self.pins.survives_reset()
     }
 
     /// What a reset and a change of user have in common.
@@ -64,7 +88,8 @@ impl ClientSession {
         self.transaction = Transaction::Idle;
         self.statements.clear();
         self.row_count = 0;
-        self.found_rows = None;
+        self.found_rows = Some(0);
+        self.found_rows_here = false;
         self.lost = None;
         *self.handle.insert_id() = InsertId::Zero;
         self.set_pins(Pins::NONE);
@@ -78,13 +103,7 @@ impl ClientSession {
         }
         let payload = self.take_payload(head);
         self.io.seq = 1;
-        if let Some(lease) = self.lease.take() {
-            if let Some(endpoint) = lease.endpoint() {
-                endpoint.set_pins(self.handle.id, Pins::NONE);
-            }
-            cleanup::in_background(self.cx.clone(), lease, false);
-        }
-        self.unbound();
+        self.end_now();
         self.start_over();
         let login = self.cx.login.clone();
         let changed = crate::proxy::client_login::change_user(
@@ -114,11 +133,7 @@ impl ClientSession {
             let answers = flight::fly(&mut lease.conn, b"", &[Ask::SetOption(u16::from(!on))]).await;
             match answers.ok().and_then(|a| a.into_iter().next()) {
                 Some(answer) if answer.error.is_none() => lease.behaviour.set(Capabilities::MULTI_STATEMENTS, on),
-                _ => {
-                    let Some(lease) = self.lease.take() else { return Flow::End };
-                    self.server_session_gone(&lease);
-                    self.lost_lease(lease, crate::error::Stage::Replay);
-                }
+                _ => self.lose_bound(),
             }
         }
         self.capabilities.set(Capabilities::MULTI_STATEMENTS, on);

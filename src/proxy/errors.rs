@@ -98,20 +98,44 @@ pub fn no_node(why: &str) -> ErrorReply {
     )
 }
 
-/// A statement was sent and not answered.
-pub fn outcome_unknown(node: &str) -> ErrorReply {
+/// What went with the server session besides the transaction; nothing for no pins.
+fn and_state(pins: &str) -> String {
+    if pins.is_empty() {
+        String::new()
+    } else {
+        format!(", and so is state of this session that lived there alone: {pins}; set it up again")
+    }
+}
+
+/// A statement was sent and not answered. `pins` are the lasting ones.
+pub fn outcome_unknown(node: &str, pins: &str) -> ErrorReply {
     reply(
         1105,
         format!(
             "belay: node '{node}' was lost before it answered; whether the statement was executed is unknown, check before you repeat it; \
-                 an open transaction is gone"
+                 an open transaction is gone{}",
+            and_state(pins)
         ),
     )
 }
 
-/// Rows stopped coming.
-pub fn answer_cut(node: &str) -> ErrorReply {
-    reply(1105, format!("belay: node '{node}' was lost in the middle of its answer; what was received is incomplete"))
+/// Rows stopped coming. `pins` are the lasting ones.
+pub fn answer_cut(node: &str, pins: &str) -> ErrorReply {
+    reply(
+        1105,
+        format!(
+            "belay: node '{node}' was lost in the middle of its answer; what was received is incomplete; an open transaction is gone{}",
+            and_state(pins)
+        ),
+    )
+}
+
+/// The one server session of a login that could not be recorded is gone.
+pub fn login_not_recorded() -> ErrorReply {
+    reply(
+        1105,
+        "belay: the server session of this login is gone, and nothing was recorded to open another one with; connect again".into(),
+    )
 }
 
 /// The transaction's server session is gone.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::Stage;
 use crate::failover::{self, Decision, Failure};
@@ -13,9 +13,9 @@ use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
 use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
-use crate::proxy::relay::{Progress, Relay, consume};
+use crate::proxy::relay::{Cut, Progress, Relay, consume};
 use crate::proxy::report::Report;
-use crate::proxy::send::{Sending, Sent};
+use crate::proxy::send::{self, FileEnd, Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Execution;
 use crate::proxy::wire::{self, RequestHead, ServerRead};
@@ -73,7 +73,10 @@ enum Exchange {
     ServerLost {
         answer_begun: bool,
     },
-    Broken(String),
+    Broken {
+        why: String,
+        answer_begun: bool,
+    },
     ClientGone,
     TooLong,
     /// The node refused the request before it had all of it, and closed.
@@ -84,8 +87,12 @@ impl ClientSession {
     /// Serves one request whose start is in the buffer.
     pub(super) async fn execute(&mut self, head: RequestHead) -> Flow {
         let Some(&byte) = self.io.read_buf.get(HEADER_BYTES) else { return Flow::End };
-        self.statement += 1;
-        match Command::from_byte(byte) {
+        let command = Command::from_byte(byte);
+        if !matches!(command, Some(Command::Ping | Command::StmtClose | Command::SetOption)) {
+            // These leave the warnings and counts of the statement before as they are.
+            self.statement += 1;
+        }
+        match command {
             Some(Command::Query) => self.query(head).await,
             Some(Command::StmtExecute) => self.stmt_execute(head).await,
             Some(Command::StmtPrepare) => self.stmt_prepare(head).await,
@@ -154,11 +161,9 @@ impl ClientSession {
             TransactionControl::Commit { release: Some(true), .. }
                 | TransactionControl::Rollback { release: Some(true), .. }
         );
-        self.sets_untracked = self.sets_untracked_variable(&facts);
-        self.pending_collation = facts.set_names.and_then(|names| names.collate).map(|span| {
-            let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
-            Bytes::copy_from_slice(span.of(sql))
-        });
+        let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
+        self.sets_untracked = self.sets_untracked_variable(sql, &facts);
+        self.pending_collation = collation_of(sql, &facts);
         let request = Request {
             head,
             rewritten: None,
@@ -171,7 +176,10 @@ impl ClientSession {
         match self.serve(request).await {
             Served::Answered(report) if release && report.error.is_none() => {
                 // The server closes after COMMIT RELEASE, and so does belay.
-                self.lease = None;
+                if let Some(lease) = self.lease.take() {
+                    self.server_session_gone(&lease);
+                    self.unbound_from(&lease);
+                }
                 Flow::End
             }
             Served::Answered(_) | Served::Refused => Flow::Continue,
@@ -186,6 +194,7 @@ impl ClientSession {
         let mut facts = crate::sql::analyse(sql, &self.lex_context());
         if !head.complete {
             facts.make_uncertain();
+            facts.effects |= crate::sql::Effects::CUT_SHORT;
         }
         facts
     }
@@ -219,24 +228,16 @@ impl ClientSession {
                 }
                 Exchange::ClientGone => Served::ClientGone,
                 Exchange::Said(error) => {
-                    if let Some(lease) = self.lease.take() {
-                        self.server_session_gone(&lease);
-                        self.lost_lease(lease, Stage::Send);
-                        self.lost = None;
-                        self.transaction = Transaction::Idle;
-                    }
+                    self.lose_bound();
                     self.refused(request.head, error).await
                 }
                 Exchange::TooLong => {
-                    if let Some(lease) = self.lease.take() {
-                        self.server_session_gone(&lease);
-                        self.lost_lease(lease, Stage::Send);
-                    }
+                    self.lose_bound();
                     self.refused(request.head, errors::packet_too_large()).await
                 }
-                Exchange::Broken(why) => {
+                Exchange::Broken { why, answer_begun } => {
                     tracing::warn!(session = self.handle.id, why, "a node's answer could not be relayed");
-                    self.server_broke(true, &request, hold_until).await
+                    self.server_broke(answer_begun, &request, hold_until).await
                 }
                 Exchange::ServerLost { answer_begun } => self.server_broke(answer_begun, &request, hold_until).await,
             };
@@ -244,6 +245,10 @@ impl ClientSession {
     }
 
     async fn ready(&mut self, request: &mut Request<'_>, hold_until: Instant) -> Result<(), BindEnd> {
+        if self.lease.as_ref().is_some_and(|l| !l.conn.io.read_buf.is_empty()) {
+            // The node said something unasked behind its last answer: it is about to close, and nothing of it answers this request.
+            return Err(BindEnd::Lost(Stage::Idle));
+        }
         self.bind_and_replay(request.facts, hold_until).await?;
         match request.kind {
             Kind::Text => self.rewrite(request).map_err(BindEnd::Refused),
@@ -256,7 +261,7 @@ impl ClientSession {
         match self.failed(Stage::Answer, answer_begun, request, hold_until).await {
             Some(served) => served,
             // `decide` never lets a statement that was sent be tried again.
-            None => self.refused(request.head, errors::outcome_unknown("?")).await,
+            None => self.refused(request.head, errors::outcome_unknown("?", "")).await,
         }
     }
 
@@ -269,7 +274,8 @@ impl ClientSession {
         hold_until: Instant,
     ) -> Option<Served> {
         let failure = Failure { stage, transaction: self.transaction, pins: self.pins, answer_begun };
-        let pins = self.pins.to_string();
+        let (pins, lasting) = (self.pins.to_string(), self.pins.is_lasting());
+        let lost_too = if lasting { pins.as_str() } else { "" };
         let lease = self.lease.take();
         let node = lease.as_ref().map(|l| l.node);
         let name = node.map_or_else(|| "?".into(), |n| self.cx.node_name(n));
@@ -293,10 +299,12 @@ impl ClientSession {
             }
             Decision::StateLost => errors::state_lost(&name, &pins),
             Decision::TransactionLost => errors::transaction_lost(&name),
-            Decision::OutcomeUnknown => errors::outcome_unknown(&name),
+            Decision::OutcomeUnknown => {
+                return Some(self.cut_answer(request.head, &errors::outcome_unknown(&name, lost_too)).await);
+            }
             Decision::AnswerCut => {
                 // Rows have reached the client: the error takes the place of the next one.
-                return Some(self.cut_answer(request.head, &errors::answer_cut(&name)).await);
+                return Some(self.cut_answer(request.head, &errors::answer_cut(&name, lost_too)).await);
             }
         };
         Some(self.refused(request.head, error).await)
@@ -313,6 +321,7 @@ impl ClientSession {
         let mut seq = self.cut.next_seq;
         crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
         self.cx.measure.client_error();
+        self.row_count = -1;
         match self.send(&out).await {
             Flow::Continue => Served::Refused,
             Flow::End => Served::ClientGone,
@@ -360,7 +369,12 @@ impl ClientSession {
     }
 
     async fn exchange(&mut self, request: &mut Request<'_>, started: Instant) -> Exchange {
+        if self.handle.is_killed() {
+            // While it waited for a server session: what was not sent is not to be sent any more.
+            return Exchange::ClientGone;
+        }
         self.handle.running().busy = true;
+        self.cut = Cut::default();
         let sent = self.send_request(request).await;
         let before = started.elapsed();
         let exchange = match sent {
@@ -408,7 +422,8 @@ impl ClientSession {
 
     async fn relay_answer(&mut self, request: &Request<'_>, before: std::time::Duration) -> Exchange {
         let Some(lease) = &mut self.lease else { return Exchange::ServerLost { answer_begun: false } };
-        let mut relay = Relay::new(request.shape, self.capabilities, lease.conn.capabilities, request.client_statement);
+        let mut relay = Relay::new(request.shape, self.capabilities, lease.conn.capabilities, request.client_statement)
+            .with_status(self.status);
         let mut out = BytesMut::new();
         let mut watch = true;
         let mut after = std::time::Duration::ZERO;
@@ -440,10 +455,7 @@ impl ClientSession {
                 }
             }
             let came = Instant::now();
-            let (n, progress) = match relay.process(&mut server.read_buf, &mut out) {
-                Ok(done) => done,
-                Err(error) => return Exchange::Broken(error.to_string()),
-            };
+            let (n, progress) = relay.process(&mut server.read_buf, &mut out);
             let bytes = if out.is_empty() && !relay.replaced() {
                 server.read_buf.get(..n).unwrap_or_default()
             } else {
@@ -462,16 +474,24 @@ impl ClientSession {
                     crate::net::scratch::give_back(&mut server.read_buf);
                     return Exchange::Done(Box::new(relay.report));
                 }
+                Progress::Broken(error) => {
+                    self.cut = relay.cut();
+                    return Exchange::Broken { why: error.to_string(), answer_begun: relay.begun() };
+                }
                 Progress::WantsFile => {
                     // The client's file follows its request in the same buffer.
                     if self.sending == Sending::Untouched {
                         consume(&mut self.io.read_buf, request.head.header.frame_len());
                         self.sending = Sending::SENT;
                     }
-                    if !send_file(&mut self.io, &mut lease.conn.io).await {
-                        return Exchange::ClientGone;
+                    match send::file(&mut self.io, &mut lease.conn.io, relay.seq_shift()).await {
+                        FileEnd::Sent => relay.file_sent(),
+                        FileEnd::ClientGone => return Exchange::ClientGone,
+                        FileEnd::ServerLost { next_seq } => {
+                            self.cut = Cut { next_seq, mid_frame: false };
+                            return Exchange::ServerLost { answer_begun: false };
+                        }
                     }
-                    relay.file_sent();
                 }
             }
         }
@@ -483,8 +503,12 @@ impl ClientSession {
             let n = request.head.header.frame_len().min(self.io.read_buf.len());
             consume(&mut self.io.read_buf, n);
         }
+        // What is no statement leaves the answers about the last statement as they were: its client's own, or somebody else's.
+        let continued = self.untouched();
+        self.found_rows_here &= continued;
         if let Some(lease) = &mut self.lease {
-            lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
+            let last = LastUse { client: self.handle.id, statement: self.statement };
+            lease.last_use = (continued || !request.stateless).then_some(last);
         }
         if !request.stateless {
             self.apply(request.facts, report);
@@ -498,45 +522,6 @@ impl ClientSession {
     }
 }
 
-/// Passes the client's file (LOAD DATA LOCAL) on, frame by frame, up to the empty packet that ends it. False if either side is gone.
-async fn send_file(client: &mut crate::net::packet_io::PacketIo, server: &mut crate::net::packet_io::PacketIo) -> bool {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut left = 0usize;
-    loop {
-        while left == 0 {
-            if let Some(header) = FrameHeader::parse(&client.read_buf) {
-                let mut head = header.encode();
-                if server.stream.write_all(&head).await.is_err() {
-                    return false;
-                }
-                client.read_buf.advance(HEADER_BYTES);
-                head.fill(0);
-                if header.payload_len == 0 {
-                    return server.stream.flush().await.is_ok();
-                }
-                left = header.payload_len;
-            } else {
-                client.read_buf.reserve(crate::net::scratch::SCRATCH_BYTES);
-                if !matches!(client.stream.read_buf(&mut client.read_buf).await, Ok(n) if n > 0) {
-                    return false;
-                }
-            }
-        }
-        if client.read_buf.is_empty() {
-            client.read_buf.reserve(crate::net::scratch::SCRATCH_BYTES);
-            if !matches!(client.stream.read_buf(&mut client.read_buf).await, Ok(n) if n > 0) {
-                return false;
-            }
-        }
-        let take = left.min(client.read_buf.len());
-        if server.stream.write_all(&client.read_buf[..take]).await.is_err() {
-            return false;
-        }
-        client.read_buf.advance(take);
-        left -= take;
-    }
-}
-
 /// A request of belay's making, as one packet.
 pub(super) fn command_packet(command: u8, rest: &[u8]) -> BytesMut {
     let mut payload = BytesMut::with_capacity(rest.len() + 1);
@@ -546,6 +531,11 @@ pub(super) fn command_packet(command: u8, rest: &[u8]) -> BytesMut {
     let mut seq = 0;
     crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
     out
+}
+
+/// The collation that SET NAMES … COLLATE names.
+pub(super) fn collation_of(sql: &[u8], facts: &Facts) -> Option<Bytes> {
+    facts.set_names.and_then(|names| names.collate).map(|span| Bytes::copy_from_slice(span.of(sql)))
 }
 
 /// The text of a COM_QUERY or COM_STMT_PREPARE payload.

@@ -97,7 +97,10 @@ impl ClusterLogins {
 impl LoginNodes for ClusterLogins {
     fn face(&self) -> Face {
         let snapshot = self.cluster.load();
-        Face { server_version: snapshot.server_version.to_string(), flavor: snapshot.flavor }
+        // Servers before MariaDB 11 put this in front of their version, for replicas that read one digit.
+        let old_mariadb = snapshot.flavor == Flavor::MariaDb && snapshot.server_version.starts_with("10.");
+        let prefix = if old_mariadb { "5.5.5-" } else { "" };
+        Face { server_version: format!("{prefix}{}", snapshot.server_version), flavor: snapshot.flavor }
     }
 
     fn prove(&self, login: NodeLogin) -> Proving<'_> {

@@ -61,14 +61,14 @@ pub struct KnownAccount {
 impl KnownAccount {
     /// Whether the account lets a client in that knows the password. Servers look at this after the password, so does belay: nobody
     /// learns of a lock without it.
-    pub fn admits(&self, user: &str, host: ClientHost, tls: bool, flavor: Flavor) -> Result<(), ErrorReply> {
+    pub fn admits(&self, user: &str, host: &str, tls: bool, flavor: Flavor) -> Result<(), ErrorReply> {
         let tls_missing = match self.account.tls {
             TlsRequirement::None => false,
             TlsRequirement::Any => !tls,
             TlsRequirement::Certificate => true,
         };
         if tls_missing {
-            return Err(greet::access_denied(user, &host.to_string(), true));
+            return Err(greet::access_denied(user, host, true));
         }
         if self.account.locked {
             return Err(match flavor {

@@ -238,6 +238,11 @@ impl SessionHandle {
         }
     }
 
+    /// Whether a KILL of the session waits to be seen.
+    pub fn is_killed(&self) -> bool {
+        self.signals.load(Ordering::Acquire) & signal::KILLED != 0
+    }
+
     /// The signals that have come since the last call.
     pub fn take_signals(&self) -> u8 {
         if self.signals.load(Ordering::Acquire) == 0 { 0 } else { self.signals.swap(0, Ordering::AcqRel) }

@@ -23,7 +23,7 @@ const OK: u8 = 0x00;
 const EOF: u8 = 0xFE;
 
 /// What is wrong with an answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RelayError {
     /// The node broke the protocol.
     #[error("the node's answer breaks the protocol: {0}")]
@@ -34,7 +34,7 @@ pub enum RelayError {
 }
 
 /// How far [`Relay::process`] came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// More bytes of the node are needed.
     More,
@@ -42,15 +42,24 @@ pub enum Progress {
     Done,
     /// The node asks for the client's file (LOAD DATA LOCAL).
     WantsFile,
+    /// What comes next can't be passed on; what was before it still is.
+    Broken(RelayError),
 }
 
 /// Where an answer was cut off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// The number of the frame that the client expects next.
     pub next_seq: u8,
-    /// Whether the client has received part of a frame.
+    /// No packet can follow that the client would take for the end of this answer: it has part of a packet, or all of the answer.
     pub mid_frame: bool,
+}
+
+impl Default for Cut {
+    /// Before the first frame.
+    fn default() -> Cut {
+        Cut { next_seq: 1, mid_frame: false }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +82,8 @@ pub struct Relay {
     shape: ReplyShape,
     /// Bytes of the present frame still to pass.
     frame_left: usize,
+    /// The last frame was full: the next one continues its packet.
+    continued: bool,
     seq_shift: u8,
     /// Column or parameter definitions still to come before an EOF is due.
     definitions_left: u64,
@@ -80,6 +91,8 @@ pub struct Relay {
     eof_due: bool,
     /// The client's id for the statement being prepared.
     client_statement: u32,
+    /// Status flags of the session before this answer.
+    session_status: StatusFlags,
     begun: bool,
     replaced: bool,
     next_seq: u8,
@@ -103,16 +116,24 @@ impl Relay {
             metadata_end,
             shape,
             frame_left: 0,
+            continued: false,
             seq_shift: 0,
             definitions_left: 0,
             columns_after_params: 0,
             eof_due: false,
             client_statement,
+            session_status: StatusFlags::AUTOCOMMIT,
             begun: false,
             replaced: false,
             next_seq: 1,
             report: Report::default(),
         }
+    }
+
+    /// With the status flags of the session before this answer: packets of belay's own that precede the first one with flags repeat them.
+    pub fn with_status(mut self, status: StatusFlags) -> Relay {
+        self.session_status = status;
+        self
     }
 
     /// Whether any byte was handed out for the client.
@@ -127,7 +148,17 @@ impl Relay {
 
     /// Where the answer stands, for an error that has to end it.
     pub fn cut(&self) -> Cut {
-        Cut { next_seq: self.next_seq, mid_frame: self.frame_left > 0 }
+        // A PREPARE of whose answer only an EOF is missing that this client does not want: an error would answer its next request.
+        let has_all = self.shape == ReplyShape::Prepare
+            && self.metadata_end == MetadataEnd::Drop
+            && self.report.prepared.is_some()
+            && self.definitions_left == 0;
+        Cut { next_seq: self.next_seq, mid_frame: self.frame_left > 0 || self.continued || has_all }
+    }
+
+    /// By how much the client's sequence numbers are ahead of the node's. The frames of the client's file have to go back by as much.
+    pub fn seq_shift(&self) -> u8 {
+        self.seq_shift
     }
 
     /// The client's file was sent: OK or ERR is due.
@@ -137,84 +168,92 @@ impl Relay {
 
     /// Works through what was read from the node. What the client gets is either the first `usize` bytes of `input` as they are (and `out` stays
     /// empty), or the content of `out`; in both cases `input` is to be advanced by that number.
-    pub fn process(&mut self, input: &mut BytesMut, out: &mut BytesMut) -> Result<(usize, Progress), RelayError> {
-        // `[copied, at)` is what passes unchanged and was not put into `out` yet.
-        let (mut at, mut copied) = (0, 0);
-        let mut progress = Progress::More;
-        while at < input.len() {
-            if self.frame_left > 0 {
-                let take = self.frame_left.min(input.len() - at);
-                at += take;
-                self.frame_left -= take;
-                continue;
+    pub fn process(&mut self, input: &mut BytesMut, out: &mut BytesMut) -> (usize, Progress) {
+        let mut pass = Passing::default();
+        let progress = loop {
+            match self.next_frame(input, &mut pass, out) {
+                Ok(Some(FrameKind::LocalInfile)) => break Progress::WantsFile,
+                Ok(Some(_)) if !self.tracker.is_done() => {}
+                // The frame that ends an answer may arrive in pieces (an error message, a statistics string).
+                Ok(_) if self.tracker.is_done() && self.frame_left == 0 => break Progress::Done,
+                Ok(_) => break Progress::More,
+                Err(error) => break Progress::Broken(error),
             }
-            let Some(header) = FrameHeader::parse(&input[at..]) else { break };
-            let available = input.len() - at;
-            let first = input.get(at + HEADER_BYTES).copied();
-            if header.payload_len > 0 && first.is_none() {
-                break;
-            }
-            let whole = self.tracker.inspect(header, first) == Inspect::Whole;
-            if whole && header.frame_len() > WHOLE_BYTES_MAX {
-                return Err(RelayError::TooLong(header.payload_len));
-            }
-            if whole && available < header.frame_len() {
-                break;
-            }
-            let visible = header.frame_len().min(available);
-            let payload_at = at + HEADER_BYTES;
-            let step = self
-                .tracker
-                .advance(header, &input[payload_at..at + visible])
-                .map_err(|e| RelayError::Protocol(e.to_string()))?;
-            let mut made = BytesMut::new();
-            let edit = self.frame(step.kind, header, &mut input[payload_at..at + visible], &mut made)?;
-            if !made.is_empty() {
-                out.put_slice(&input[copied..at]);
-                out.put_slice(&made);
-                copied = at;
-            }
-            match edit {
-                Edit::Pass => {
-                    if self.seq_shift != 0 {
-                        input[at + 3] = header.seq.wrapping_add(self.seq_shift);
-                    }
-                    self.next_seq = header.seq.wrapping_add(self.seq_shift).wrapping_add(1);
-                    at += visible;
-                    self.frame_left = header.frame_len() - visible;
-                }
-                Edit::Replace => {
-                    if made.is_empty() {
-                        out.put_slice(&input[copied..at]);
-                    }
-                    at += header.frame_len();
-                    copied = at;
-                }
-            }
-            if step.done {
-                progress = Progress::Done;
-                break;
-            }
-            if step.kind == FrameKind::LocalInfile {
-                progress = Progress::WantsFile;
-                break;
-            }
+        };
+        if progress == Progress::Done && std::mem::take(&mut self.eof_due) {
+            // The last definition of a PREPARE has nothing behind it.
+            out.put_slice(input.get(pass.copied..pass.at).unwrap_or_default());
+            pass.copied = pass.at;
+            self.put_eof(self.next_seq, 0, self.report.metadata_status(self.session_status), out);
+            self.next_seq = self.next_seq.wrapping_add(1);
         }
-        self.begun |= at > 0;
-        // The frame that ends an answer may arrive in pieces (an error message, a statistics string, the last column of a PREPARE).
-        if progress != Progress::WantsFile {
-            progress = if self.tracker.is_done() && self.frame_left == 0 { Progress::Done } else { Progress::More };
-        }
-        let last_eof = progress == Progress::Done && std::mem::take(&mut self.eof_due);
-        self.replaced = copied > 0 || !out.is_empty() || last_eof;
+        self.replaced = pass.copied > 0 || !out.is_empty();
         if self.replaced {
-            out.put_slice(&input[copied..at]);
+            out.put_slice(input.get(pass.copied..pass.at).unwrap_or_default());
         }
-        if last_eof {
-            // The answer to a PREPARE ends with definitions: their EOF has no frame to be put before.
-            self.put_eof(self.next_seq, 0, self.report.metadata_status(), out);
+        self.begun |= pass.at > 0;
+        (pass.at, progress)
+    }
+
+    /// The next frame, or the next piece of the present one; `None` if more bytes are needed.
+    fn next_frame(
+        &mut self,
+        input: &mut BytesMut,
+        pass: &mut Passing,
+        out: &mut BytesMut,
+    ) -> Result<Option<FrameKind>, RelayError> {
+        let at = pass.at;
+        if self.frame_left > 0 {
+            let take = self.frame_left.min(input.len() - at);
+            pass.at += take;
+            self.frame_left -= take;
+            if self.frame_left > 0 || self.tracker.is_done() {
+                return Ok(None);
+            }
+            return self.next_frame(input, pass, out);
         }
-        Ok((at, progress))
+        let Some(header) = FrameHeader::parse(&input[at..]) else { return Ok(None) };
+        let available = input.len() - at;
+        let first = input.get(at + HEADER_BYTES).copied();
+        if header.payload_len > 0 && first.is_none() {
+            return Ok(None);
+        }
+        let whole = self.tracker.inspect(header, first) == Inspect::Whole;
+        if whole && header.frame_len() > WHOLE_BYTES_MAX {
+            return Err(RelayError::TooLong(header.payload_len));
+        }
+        if whole && available < header.frame_len() {
+            return Ok(None);
+        }
+        let visible = header.frame_len().min(available);
+        let payload = &mut input[at + HEADER_BYTES..at + visible];
+        let step = self.tracker.advance(header, payload).map_err(protocol)?;
+        let mut made = BytesMut::new();
+        let edit = self.frame(step.kind, header, payload, &mut made)?;
+        if !made.is_empty() {
+            out.put_slice(&input[pass.copied..at]);
+            out.put_slice(&made);
+            pass.copied = at;
+        }
+        match edit {
+            Edit::Pass => {
+                if self.seq_shift != 0 {
+                    input[at + 3] = header.seq.wrapping_add(self.seq_shift);
+                }
+                pass.at += visible;
+                self.frame_left = header.frame_len() - visible;
+                self.continued = header.continues();
+            }
+            Edit::Replace => {
+                if made.is_empty() {
+                    out.put_slice(&input[pass.copied..at]);
+                }
+                pass.at += header.frame_len();
+                pass.copied = pass.at;
+            }
+        }
+        self.next_seq = header.seq.wrapping_add(self.seq_shift).wrapping_add(1);
+        Ok(Some(step.kind))
     }
 
     fn frame(
@@ -229,13 +268,13 @@ impl Relay {
             FrameKind::ResultEnd => self.result_end(header, payload, out),
             FrameKind::Err => {
                 self.put_due_eof(header, out);
-                let error = ErrPacket::decode(payload).map_err(|e| RelayError::Protocol(e.to_string()))?;
+                let error = ErrPacket::decode(payload).map_err(protocol)?;
                 self.report.error(&error);
                 Ok(Edit::Pass)
             }
             FrameKind::ColumnCount => {
                 let count = crate::protocol::mysql::codec::Reader::new(payload).lenenc_int("column count");
-                self.definitions_left = count.map_err(|e| RelayError::Protocol(e.to_string()))?;
+                self.definitions_left = count.map_err(protocol)?;
                 self.report.result_begins();
                 Ok(Edit::Pass)
             }
@@ -244,7 +283,11 @@ impl Relay {
                 self.definition_passed();
                 Ok(Edit::Pass)
             }
-            FrameKind::MetadataEof | FrameKind::ParamEof => Ok(self.metadata_eof()),
+            FrameKind::MetadataEof if self.tracker.is_done() && self.shape == ReplyShape::Execute => {
+                // A cursor: there are no rows whose end could say so.
+                self.eof_end(header, payload, out)
+            }
+            FrameKind::MetadataEof | FrameKind::ParamEof => Ok(self.metadata_eof(payload)),
             FrameKind::Row => {
                 self.put_due_eof(header, out);
                 self.report.rows += 1;
@@ -270,7 +313,12 @@ impl Relay {
     /// The EOF after column definitions, put before the frame that follows them.
     fn put_due_eof(&mut self, next: FrameHeader, out: &mut BytesMut) {
         if std::mem::take(&mut self.eof_due) {
-            self.put_eof(next.seq.wrapping_add(self.seq_shift), 0, self.report.metadata_status(), out);
+            self.put_eof(
+                next.seq.wrapping_add(self.seq_shift),
+                0,
+                self.report.metadata_status(self.session_status),
+                out,
+            );
             self.seq_shift = self.seq_shift.wrapping_add(1);
         }
     }
@@ -282,17 +330,18 @@ impl Relay {
         out.put_u16_le(status.bits());
     }
 
-    fn metadata_eof(&mut self) -> Edit {
+    fn metadata_eof(&mut self, payload: &mut [u8]) -> Edit {
         if self.metadata_end == MetadataEnd::Drop {
             self.seq_shift = self.seq_shift.wrapping_sub(1);
             Edit::Replace
         } else {
+            hide_state_flag(payload);
             Edit::Pass
         }
     }
 
     fn prepare_ok(&mut self, payload: &mut [u8]) -> Result<Edit, RelayError> {
-        let ok = PrepareOk::decode(payload, self.server).map_err(|e| RelayError::Protocol(e.to_string()))?;
+        let ok = PrepareOk::decode(payload, self.server).map_err(protocol)?;
         self.report.prepared = Some((ok.stmt_id, ok.num_params, ok.num_columns));
         self.report.warnings = ok.warnings;
         if let Some(id) = payload.get_mut(1..5) {
@@ -308,46 +357,46 @@ impl Relay {
     }
 
     fn ok(&mut self, header: FrameHeader, payload: &[u8], kind: u8, out: &mut BytesMut) -> Result<Edit, RelayError> {
-        let ok = OkPacket::decode(payload, self.server).map_err(|e| RelayError::Protocol(e.to_string()))?;
-        self.report.ok(&ok).map_err(|e| RelayError::Protocol(e.to_string()))?;
+        let ok = OkPacket::decode(payload, self.server).map_err(protocol)?;
+        self.report.ok(&ok).map_err(protocol)?;
         Ok(self.ok_for_client(header, &ok, kind, out))
     }
 
-    fn result_end(&mut self, header: FrameHeader, payload: &[u8], out: &mut BytesMut) -> Result<Edit, RelayError> {
+    fn result_end(&mut self, header: FrameHeader, payload: &mut [u8], out: &mut BytesMut) -> Result<Edit, RelayError> {
         if !self.server.contains(Capabilities::DEPRECATE_EOF) {
-            let eof = EofPacket::decode(payload).map_err(|e| RelayError::Protocol(e.to_string()))?;
-            self.report.result_end(eof.status, eof.warnings);
-            if self.metadata_end == MetadataEnd::Same {
-                return Ok(Edit::Pass);
-            }
-            let ok = OkPacket {
-                affected_rows: 0,
-                last_insert_id: 0,
-                status: eof.status,
-                warnings: eof.warnings,
-                info: b"",
-                session_state: b"",
-            };
-            let mut new = BytesMut::new();
-            ok.encode(&mut new, self.client, EOF);
-            out.put_slice(
-                &FrameHeader { payload_len: new.len(), seq: header.seq.wrapping_add(self.seq_shift) }.encode(),
-            );
-            out.put_slice(&new);
-            return Ok(Edit::Replace);
+            return self.eof_end(header, payload, out);
         }
-        let ok = OkPacket::decode(payload, self.server).map_err(|e| RelayError::Protocol(e.to_string()))?;
-        self.report.ok_end(&ok).map_err(|e| RelayError::Protocol(e.to_string()))?;
+        let ok = OkPacket::decode(payload, self.server).map_err(protocol)?;
+        self.report.ok_end(&ok).map_err(protocol)?;
         if self.metadata_end == MetadataEnd::Same {
             return Ok(self.ok_for_client(header, &ok, EOF, out));
         }
         // A cursor's metadata ends with the one EOF that says so; rows end with an EOF of their own.
-        if ok.status.contains(StatusFlags::CURSOR_EXISTS) && self.report.rows_of_result() == 0 {
+        let cursor = self.shape == ReplyShape::Execute && ok.status.contains(StatusFlags::CURSOR_EXISTS);
+        if cursor && self.report.rows_of_result() == 0 {
             self.eof_due = false;
         }
         self.put_due_eof(header, out);
         let seq = header.seq.wrapping_add(self.seq_shift);
         self.put_eof(seq, ok.warnings, status_with(ok.status, false), out);
+        Ok(Edit::Replace)
+    }
+
+    /// An EOF that ends a result: as it is, or as the OK that this client expects in its place.
+    fn eof_end(&mut self, header: FrameHeader, payload: &mut [u8], out: &mut BytesMut) -> Result<Edit, RelayError> {
+        let eof = EofPacket::decode(payload).map_err(protocol)?;
+        // Not the packet's own: MySQL says only before OUT parameters that an OK follows them.
+        let status = self.tracker.status();
+        self.report.result_end(status, eof.warnings);
+        if self.metadata_end == MetadataEnd::Same {
+            hide_state_flag(payload);
+            return Ok(Edit::Pass);
+        }
+        let ok = OkPacket { status, warnings: eof.warnings, ..OkPacket::default() };
+        let mut new = BytesMut::new();
+        ok.encode(&mut new, self.client, EOF);
+        out.put_slice(&FrameHeader { payload_len: new.len(), seq: header.seq.wrapping_add(self.seq_shift) }.encode());
+        out.put_slice(&new);
         Ok(Edit::Replace)
     }
 
@@ -376,6 +425,24 @@ fn status_with(status: StatusFlags, state: bool) -> StatusFlags {
     status
 }
 
+/// The same in an EOF, which has no place for the state itself: belay tracks more than the client asked for.
+fn hide_state_flag(eof: &mut [u8]) {
+    if let Some(high) = eof.get_mut(4) {
+        *high &= !((StatusFlags::SESSION_STATE_CHANGED.bits() >> 8) as u8);
+    }
+}
+
+fn protocol(error: impl std::fmt::Display) -> RelayError {
+    RelayError::Protocol(error.to_string())
+}
+
+/// How far a call of [`Relay::process`] has come: `[copied, at)` is what passes unchanged and was not put into its `out` yet.
+#[derive(Default)]
+struct Passing {
+    at: usize,
+    copied: usize,
+}
+
 enum Edit {
     /// The frame passes as it is (but for its number).
     Pass,
@@ -391,3 +458,7 @@ pub fn consume(input: &mut BytesMut, n: usize) {
         input.advance(n);
     }
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

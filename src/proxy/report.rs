@@ -60,11 +60,14 @@ impl Report {
         self.rows - self.rows_before
     }
 
-    /// Status flags for an EOF between columns and rows.
-    pub fn metadata_status(&self) -> StatusFlags {
-        self.status
-            .unwrap_or(StatusFlags::AUTOCOMMIT)
-            .difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED)
+    /// Status flags for an EOF between columns and rows: of the session, nothing of a single result. `session` is what they were before.
+    pub fn metadata_status(&self, session: StatusFlags) -> StatusFlags {
+        const OF_SESSION: StatusFlags = StatusFlags::IN_TRANS
+            .union(StatusFlags::IN_TRANS_READONLY)
+            .union(StatusFlags::AUTOCOMMIT)
+            .union(StatusFlags::NO_BACKSLASH_ESCAPES)
+            .union(StatusFlags::ANSI_QUOTES);
+        self.status.unwrap_or(session).intersection(OF_SESSION)
     }
 
     /// An ERR packet ends the answer.

@@ -1,8 +1,17 @@
 //! A request on its way to the node: in one write while its bytes stay for later, or streamed with back-pressure if it is long.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use crate::protocol::mysql::frame::FrameHeader;
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::net::packet_io::PacketIo;
+use crate::net::scratch;
+use crate::net::stream::{Silence, Stream};
+use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
 use crate::proxy::execute::Request;
 use crate::proxy::relay::consume;
 use crate::proxy::session::ClientSession;
@@ -94,4 +103,76 @@ impl ClientSession {
             (left, continues) = (next.frame_len(), next.continues());
         }
     }
+}
+
+/// How sending the client's file (LOAD DATA LOCAL) ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileEnd {
+    /// All of it is on its way; the node's verdict is due.
+    Sent,
+    /// The client closed in the middle.
+    ClientGone,
+    /// The node was lost. The client has sent all of its file and waits for a packet of this number.
+    ServerLost {
+        /// The number of the frame that the client expects next.
+        next_seq: u8,
+    },
+}
+
+/// Passes the client's file on, frame by frame, up to the empty packet that ends it. The client's sequence numbers are `seq_shift` ahead of the
+/// node's. When the node is lost the rest of the file is read all the same: only then does the client listen.
+pub(super) async fn file(client: &mut PacketIo, server: &mut PacketIo, seq_shift: u8) -> FileEnd {
+    let mut lost = false;
+    let mut left = 0usize;
+    loop {
+        if left == 0
+            && let Some(header) = FrameHeader::parse(&client.read_buf)
+        {
+            let head = FrameHeader { seq: header.seq.wrapping_sub(seq_shift), ..header }.encode();
+            lost = lost || server.stream.write_all(&head).await.is_err();
+            client.read_buf.advance(HEADER_BYTES);
+            if header.payload_len == 0 {
+                lost = lost || server.stream.flush().await.is_err();
+                return if lost { FileEnd::ServerLost { next_seq: header.seq.wrapping_add(1) } } else { FileEnd::Sent };
+            }
+            left = header.payload_len;
+        }
+        if left == 0 || client.read_buf.is_empty() {
+            match read_file(client, &server.stream, lost).await {
+                FileRead::Some => {}
+                FileRead::ClientGone => return FileEnd::ClientGone,
+                FileRead::ServerLost => lost = true,
+            }
+            continue;
+        }
+        let take = left.min(client.read_buf.len());
+        lost = lost || server.stream.write_all(client.read_buf.get(..take).unwrap_or_default()).await.is_err();
+        consume(&mut client.read_buf, take);
+        left -= take;
+    }
+}
+
+enum FileRead {
+    Some,
+    ClientGone,
+    ServerLost,
+}
+
+/// Reads more of the client's file while watching the node, unless that is `lost` already.
+async fn read_file(client: &mut PacketIo, server: &Stream, lost: bool) -> FileRead {
+    scratch::ensure(&mut client.read_buf);
+    let buf: &mut BytesMut = &mut client.read_buf;
+    buf.reserve(scratch::SCRATCH_BYTES / 2);
+    let mut read = pin!(client.stream.read_buf(buf));
+    poll_fn(|cx| {
+        if let Poll::Ready(read) = read.as_mut().poll(cx) {
+            return Poll::Ready(if matches!(read, Ok(n) if n > 0) { FileRead::Some } else { FileRead::ClientGone });
+        }
+        // What a node says too early (it gave the file up) is read after the file.
+        if !lost && matches!(server.poll_silence(cx), Poll::Ready(Silence::Closed)) {
+            return Poll::Ready(FileRead::ServerLost);
+        }
+        Poll::Pending
+    })
+    .await
 }

@@ -33,7 +33,7 @@ use crate::proxy::relay::{Cut, consume};
 use crate::proxy::send::Sending;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
 use crate::session::pins::{PinReason, Pins};
-use crate::session::state::SessionState;
+use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::transaction::Transaction;
 use crate::sql::Flavor as LexFlavor;
@@ -48,6 +48,13 @@ pub enum Flow {
     /// The client is gone, or must go.
     End,
 }
+
+/// The status flags that speak of the session, not of one statement.
+pub(super) const LASTING_STATUS: StatusFlags = StatusFlags::IN_TRANS
+    .union(StatusFlags::AUTOCOMMIT)
+    .union(StatusFlags::NO_BACKSLASH_ESCAPES)
+    .union(StatusFlags::IN_TRANS_READONLY)
+    .union(StatusFlags::ANSI_QUOTES);
 
 /// A client session.
 pub struct ClientSession {
@@ -69,12 +76,21 @@ pub struct ClientSession {
     /// Counts the client's statements; names the last use of a server session.
     pub(super) statement: u64,
     pub(super) row_count: i64,
+    /// FOUND_ROWS() by belay's own count; `None` where only the server session that ran the statement knows.
     pub(super) found_rows: Option<u64>,
+    /// The server session of the last statement is the one that ran the statement FOUND_ROWS() is about, and nobody has used it since.
+    pub(super) found_rows_here: bool,
+    /// The character sets of the login.
+    pub(super) login_charsets: CharacterSets,
     /// The node that failed this session last, and the version of the snapshot that was in force then.
     pub(super) avoid: Option<(NodeId, u64)>,
     /// What was lost while the client idled: told with its next statement.
     pub(super) lost: Option<ErrorReply>,
     pub(super) draining: bool,
+    /// The login revealed what opens further server sessions.
+    pub(super) reopenable: bool,
+    /// The client has been told that belay can do nothing more for it.
+    pub(super) over: bool,
     /// What has become of the bytes of the request being served.
     pub(super) sending: Sending,
     /// Where the last answer was cut off, if it was.
@@ -110,7 +126,7 @@ impl ClientSession {
                     }
                     Woke::Signals(signals) => self.signals(signals).await,
                 };
-            if flow == Flow::End {
+            if flow == Flow::End || self.over {
                 break;
             }
         }
@@ -248,10 +264,15 @@ impl ClientSession {
     }
 
     fn server_lost_while_idle(&mut self) {
+        let Some(lease) = &self.lease else { return };
+        self.cx.cluster.suspect(lease.node);
+        self.lose_bound();
+    }
+
+    /// Throws the bound server session away. What was lost with it is told to the client with its next statement.
+    pub(super) fn lose_bound(&mut self) {
         let Some(lease) = self.lease.take() else { return };
         self.server_session_gone(&lease);
-        let node = lease.node;
-        self.cx.cluster.suspect(node);
         self.lost_lease(lease, crate::error::Stage::Idle);
     }
 
@@ -302,8 +323,7 @@ impl ClientSession {
     /// Sends an OK of belay's own.
     pub(super) async fn reply_ok(&mut self) -> Flow {
         self.row_count = 0;
-        let mut status = self.status;
-        status.remove(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED | StatusFlags::CURSOR_EXISTS);
+        let status = self.status & LASTING_STATUS;
         let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
         let mut payload = BytesMut::new();
         ok.encode(&mut payload, self.capabilities, 0);
@@ -312,7 +332,7 @@ impl ClientSession {
 
     /// Sends the EOF (or the OK in its place) that answers COM_SET_OPTION.
     pub(super) async fn reply_eof(&mut self) -> Flow {
-        let status = self.status.difference(StatusFlags::MORE_RESULTS | StatusFlags::SESSION_STATE_CHANGED);
+        let status = self.status & LASTING_STATUS;
         let mut payload = BytesMut::new();
         if self.capabilities.contains(Capabilities::DEPRECATE_EOF) {
             let ok =
@@ -396,18 +416,16 @@ impl ClientSession {
     /// Gives up what the session holds.
     pub(super) fn end_now(&mut self) {
         let Some(lease) = self.lease.take() else { return };
-        let (running, tainted) = {
+        let running = {
             let mut running = self.handle.running();
             running.target = None;
-            (running.busy, running.tainted || running.kills_in_flight > 0)
+            running.busy || running.tainted || running.kills_in_flight > 0
         };
-        let unclean = running || tainted || self.transaction == Transaction::Open || !self.pins.is_empty();
-        if let Some(endpoint) = lease.endpoint() {
-            endpoint.set_pins(self.handle.id, Pins::NONE);
-        }
-        self.set_pins(Pins::NONE);
+        let pins = self.pins;
+        let unclean = running || self.transaction == Transaction::Open || !pins.is_empty();
+        self.unbound_from(&lease);
         if unclean {
-            cleanup::in_background(self.cx.clone(), lease, running || tainted);
+            cleanup::in_background(self.cx.clone(), lease, running, pins);
         } else {
             lease.release(Instant::now());
         }

@@ -47,8 +47,8 @@ pub(super) struct Entered {
 pub(super) struct LoginOver;
 
 impl ClientSession {
-    /// A session of a client that has proven who it is.
-    pub(super) async fn begin(
+    /// A session of a client that has proven who it is and waits for the OK; `None` if it got an error instead, or is gone.
+    pub async fn begin(
         cx: Arc<Context>,
         handle: Arc<SessionHandle>,
         login: LoggedIn,
@@ -77,10 +77,14 @@ impl ClientSession {
             statements: ClientStatements::default(),
             statement: 0,
             row_count: 0,
-            found_rows: None,
+            found_rows: Some(0),
+            found_rows_here: false,
+            login_charsets: CharacterSets::default(),
             avoid: None,
             lost: None,
             draining: false,
+            reopenable: true,
+            over: false,
             sending: Sending::Untouched,
             cut: Cut::default(),
             lex_flavor: lex,
@@ -101,6 +105,7 @@ impl ClientSession {
     pub(super) async fn enter(&mut self, entered: Entered) -> Result<(), LoginOver> {
         self.handle.set_account(entered.account.clone());
         self.account = entered.account;
+        self.reopenable = entered.opening.is_some();
         if let Some(mut opening) = entered.opening {
             opening.behaviour = self.capabilities & BEHAVIOUR;
             self.opening = opening;
@@ -130,6 +135,7 @@ impl ClientSession {
             },
             None => fresh.charsets.clone(),
         };
+        self.login_charsets = charsets.clone();
         self.state = SessionState::new(fresh.baseline, charsets, None);
         if let Some(schema) = &entered.schema
             && let Err(error) = self.enter_schema(schema, hold_until).await
@@ -235,9 +241,10 @@ impl ClientSession {
         }
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(crate::error::Stage::Acquire)) };
         lease.last_use = None;
-        let answers = flight::fly(&mut lease.conn, b"", &[Ask::InitDb(schema.clone())])
-            .await
-            .map_err(|_| BindEnd::Lost(crate::error::Stage::Acquire))?;
+        let Ok(answers) = flight::fly(&mut lease.conn, b"", &[Ask::InitDb(schema.clone())]).await else {
+            self.lose_bound();
+            return Err(BindEnd::Lost(crate::error::Stage::Acquire));
+        };
         if let Some(error) = answers.into_iter().find_map(|a| a.error) {
             return Err(BindEnd::Refused(error));
         }

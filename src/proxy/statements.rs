@@ -9,13 +9,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::error::Stage;
 use crate::pool::flight::{self, Ask};
 use crate::pool::prepared::StatementKey;
+use crate::pool::session::LastUse;
 use crate::protocol::mysql::capability::StatusFlags;
 use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES, PAYLOAD_BYTES_MAX};
 use crate::protocol::mysql::prepared::{self, BulkExecuteHeader, ExecuteHeader, RewrittenRequest};
 use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
-use crate::proxy::execute::{Kind, Request, Served, command_packet, text_of};
+use crate::proxy::execute::{Kind, Request, Served, collation_of, command_packet, text_of};
 use crate::proxy::send::{Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::wire::RequestHead;
@@ -62,7 +63,13 @@ impl ClientSession {
         };
         match self.serve(request).await {
             Served::Answered(report) => {
+                self.diagnostics_lost = report.error.is_none() && report.warnings > 0;
+                if report.error.is_some() {
+                    self.keep_diagnostics();
+                }
                 if let Some((server_id, params, columns)) = report.prepared {
+                    let sets_untracked = self.sets_untracked_variable(&sql, &facts);
+                    let collation = collation_of(&sql, &facts);
                     let sql = self.with_connection_id(&sql, &facts).map_or(sql, Bytes::from);
                     let statement = ClientStatement {
                         sql,
@@ -72,6 +79,8 @@ impl ClientSession {
                         types: None,
                         private: false,
                         cursor: false,
+                        sets_untracked,
+                        collation,
                         failed: None,
                     };
                     let key = self.key(id, &statement, None);
@@ -85,6 +94,17 @@ impl ClientSession {
             Served::Refused => Flow::Continue,
             Served::ClientGone => Flow::End,
         }
+    }
+
+    /// The error of a PREPARE may still be asked for, where it is.
+    fn keep_diagnostics(&mut self) {
+        self.row_count = -1;
+        if let Some(lease) = &mut self.lease {
+            lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
+        }
+        let mut pins = self.pins;
+        pins.insert(PinReason::Diagnostics);
+        self.set_pins(pins);
     }
 
     fn key(&self, id: u32, statement: &ClientStatement, text: Option<Bytes>) -> StatementKey {
@@ -143,6 +163,8 @@ impl ClientSession {
     async fn execute_statement(&mut self, head: RequestHead, id: u32, execution: Execution) -> Flow {
         let Some((_, statement)) = self.statements.get_mut(id) else { return Flow::End };
         let facts = statement.facts.clone();
+        self.sets_untracked = statement.sets_untracked;
+        self.pending_collation = statement.collation.clone();
         self.cx.measure.statement(facts.class);
         let request = Request {
             head,
@@ -404,11 +426,17 @@ impl ClientSession {
                     return Flow::Continue;
                 }
                 Sent::ClientGone | Sent::TooLong => return Flow::End,
-                Sent::ServerLost => errors::value_lost("long data of a prepared statement"),
+                Sent::ServerLost => {
+                    self.lose_bound();
+                    errors::value_lost("long data of a prepared statement")
+                }
             },
             Err(BindEnd::ClientGone) => return Flow::End,
             Err(BindEnd::Refused(error)) => error,
-            Err(BindEnd::Lost(_)) => errors::value_lost("long data of a prepared statement"),
+            Err(BindEnd::Lost(_)) => {
+                self.lose_bound();
+                errors::value_lost("long data of a prepared statement")
+            }
         };
         if let Some((_, statement)) = self.statements.get_mut(id) {
             statement.failed = Some(error);

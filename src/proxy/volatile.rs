@@ -36,12 +36,19 @@ impl ClientSession {
                 return Err(errors::value_lost("the warning count"));
             }
         }
+        let found_rows_here = untouched && self.found_rows_here;
+        if !found_rows_here
+            && self.found_rows.is_none()
+            && facts.volatile.iter().any(|call| call.kind == VolatileKind::FoundRows)
+        {
+            return Err(errors::value_lost("FOUND_ROWS()"));
+        }
         let answer = |kind| match kind {
             VolatileKind::ConnectionId | VolatileKind::PseudoThreadIdVar => {
                 Some(format!("CAST({} AS UNSIGNED)", self.handle.id).into_bytes())
             }
             VolatileKind::RowCount if !untouched => Some(format!("CAST({} AS SIGNED)", self.row_count).into_bytes()),
-            VolatileKind::FoundRows if !untouched => {
+            VolatileKind::FoundRows if !found_rows_here => {
                 Some(format!("CAST({} AS UNSIGNED)", self.found_rows.unwrap_or(0)).into_bytes())
             }
             _ => None,

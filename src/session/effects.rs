@@ -2,7 +2,7 @@
 //!
 //! What the server reports is the truth. The lexer fills what no server reports; a change that neither explains pins.
 
-use crate::sql::{Effects, Facts, StatementCount, TransactionControl, VolatileKind};
+use crate::sql::{Effects, Facts, StatementCount, TransactionControl, Verb, VolatileKind};
 
 use super::pins::{PinReason, Pins};
 
@@ -39,7 +39,10 @@ pub fn foreseen(facts: &Facts) -> Pins {
     on(Effects::TEMPORARY_TABLE, PinReason::TemporaryTable);
     on(Effects::GET_LOCK, PinReason::UserLock);
     on(Effects::LOCK_TABLES, PinReason::LockTables);
-    on(Effects::FLUSH_READ_LOCK, PinReason::GlobalReadLock);
+    // Locks of BACKUP and LOCK INSTANCE are ended by statements of their own, and by no UNLOCK TABLES.
+    let backup = matches!(facts.verb, Verb::Backup | Verb::Lock);
+    on(Effects::FLUSH_READ_LOCK, if backup { PinReason::UserLock } else { PinReason::GlobalReadLock });
+    on(Effects::CUT_SHORT, PinReason::LongStatement);
     on(Effects::HANDLER_OPEN | Effects::HANDLER_USE, PinReason::Handler);
     on(Effects::TEXT_PREPARE | Effects::TEXT_EXECUTE, PinReason::TextPrepare);
     on(Effects::NEXT_TRANSACTION, PinReason::NextTransaction);
@@ -127,10 +130,10 @@ fn harmless_if_failed() -> Pins {
 }
 
 fn end_locks(pins: &mut Pins, facts: &Facts) {
-    if facts.statements != StatementCount::One {
+    if facts.statements != StatementCount::One || !facts.certain {
         return;
     }
-    if facts.effects.contains(Effects::UNLOCK_TABLES) {
+    if facts.effects.contains(Effects::UNLOCK_TABLES) && facts.verb == Verb::Unlock {
         pins.remove(PinReason::LockTables);
         pins.remove(PinReason::GlobalReadLock);
     }
@@ -156,4 +159,47 @@ fn explained(facts: &Facts, pins: Pins) -> bool {
         || facts.txn != TransactionControl::None
         || facts.use_schema.is_some()
         || pins.contains(PinReason::UnseenCode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{LexContext, analyse};
+
+    fn pins_after(statements: &[&str]) -> String {
+        let mut pins = Pins::NONE;
+        for sql in statements {
+            pins = after(pins, &analyse(sql.as_bytes(), &LexContext::default()), &Reported::default());
+        }
+        pins.to_string()
+    }
+
+    #[test]
+    fn only_the_statement_that_ends_a_lock_ends_its_pin() {
+        assert_eq!(pins_after(&["FLUSH TABLES WITH READ LOCK"]), "global_read_lock");
+        assert_eq!(pins_after(&["FLUSH TABLES WITH READ LOCK", "UNLOCK INSTANCE"]), "global_read_lock");
+        assert_eq!(pins_after(&["FLUSH TABLES WITH READ LOCK", "UNLOCK TABLES"]), "");
+        assert_eq!(pins_after(&["LOCK INSTANCE FOR BACKUP", "UNLOCK TABLES"]), "user_lock");
+        assert_eq!(pins_after(&["BACKUP STAGE START", "UNLOCK TABLES"]), "user_lock");
+        assert_eq!(pins_after(&["LOCK TABLES t READ", "BACKUP UNLOCK"]), "lock_tables");
+        assert_eq!(pins_after(&["LOCK TABLES t READ", "BEGIN"]), "");
+    }
+
+    #[test]
+    fn what_failed_or_left_warnings_is_kept_for_a_moment() {
+        let facts = analyse(b"INSERT INTO t VALUES (1)", &LexContext::default());
+        let failed = after(Pins::NONE, &facts, &Reported { error: true, ..Reported::default() });
+        assert_eq!(failed.to_string(), "diagnostics");
+        assert!(!failed.is_lasting());
+        let asked = after(failed, &analyse(b"SHOW WARNINGS", &LexContext::default()), &Reported::default());
+        assert_eq!(asked.to_string(), "diagnostics");
+        assert_eq!(after(asked, &facts, &Reported::default()).to_string(), "");
+    }
+
+    #[test]
+    fn a_change_that_nothing_explains_pins() {
+        let facts = analyse(b"SELECT 1", &LexContext::default());
+        let reported = Reported { state_changed: true, ..Reported::default() };
+        assert_eq!(after(Pins::NONE, &facts, &reported).to_string(), "unexplained_change");
+    }
 }

@@ -10,11 +10,11 @@ pub enum PinReason {
     UserVariables,
     /// A temporary table was made.
     TemporaryTable,
-    /// GET_LOCK and the like.
+    /// GET_LOCK and the like, LOCK INSTANCE, BACKUP.
     UserLock,
     /// LOCK TABLES.
     LockTables,
-    /// FLUSH TABLES WITH READ LOCK, BACKUP STAGE, LOCK INSTANCE.
+    /// FLUSH TABLES WITH READ LOCK and the like.
     GlobalReadLock,
     /// HANDLER … OPEN.
     Handler,
@@ -166,6 +166,21 @@ impl Pins {
         REASONS.into_iter().filter(move |reason| self.contains(*reason))
     }
 
+    /// Whether the server session can't be made clean by COM_RESET_CONNECTION: MariaDB keeps the active role and the recorded profiles (with
+    /// the texts of statements) through it.
+    pub fn survives_reset(self) -> bool {
+        const HIDING: [PinReason; 6] = [
+            PinReason::Role,
+            PinReason::Profiling,
+            // What these ran may have been SET ROLE.
+            PinReason::TextPrepare,
+            PinReason::UnseenCode,
+            PinReason::UnreadStatement,
+            PinReason::LongStatement,
+        ];
+        HIDING.into_iter().any(|reason| self.contains(reason))
+    }
+
     /// Whether any reason lasts until the client ends it or leaves.
     pub fn is_lasting(self) -> bool {
         self.iter().any(|reason| !reason.is_momentary())
@@ -189,6 +204,24 @@ mod tests {
     fn the_table_is_in_the_order_of_the_bits() {
         for (n, reason) in REASONS.into_iter().enumerate() {
             assert_eq!(n, reason as usize);
+        }
+    }
+
+    #[test]
+    fn what_may_hide_a_role_is_not_trusted_to_a_reset() {
+        for reason in REASONS {
+            let mut pins = Pins::NONE;
+            pins.insert(reason);
+            let hides = matches!(
+                reason,
+                PinReason::Role
+                    | PinReason::Profiling
+                    | PinReason::TextPrepare
+                    | PinReason::UnseenCode
+                    | PinReason::UnreadStatement
+                    | PinReason::LongStatement
+            );
+            assert_eq!(pins.survives_reset(), hides, "{reason:?}");
         }
     }
 

@@ -24,6 +24,10 @@ pub struct ClientStatement {
     pub private: bool,
     /// Its cursor is open.
     pub cursor: bool,
+    /// It sets a session variable that is not followed.
+    pub sets_untracked: bool,
+    /// The collation that it names in SET NAMES … COLLATE.
+    pub collation: Option<Bytes>,
     /// Why its long data did not reach a server; told by the next execution.
     pub failed: Option<crate::protocol::ErrorReply>,
 }

@@ -212,7 +212,10 @@ impl Scanner<'_> {
         self.is_a(Verb::Unlock, StatementClass::Admin);
         self.statement.implicit_commit = true;
         self.pass();
-        self.effect(Effects::UNLOCK_TABLES);
+        // UNLOCK INSTANCE ends a lock of its own and no other.
+        if !self.at(Keyword::Instance) {
+            self.effect(Effects::UNLOCK_TABLES);
+        }
         if !matches!(self.current.keyword, Keyword::Table | Keyword::Tables | Keyword::Instance) {
             self.doubt();
         }

@@ -300,7 +300,7 @@ bitflags::bitflags! {
         const RELEASE_LOCK = 1 << 7;
         /// `LOCK TABLES`.
         const LOCK_TABLES = 1 << 8;
-        /// `UNLOCK TABLES` (also ends `FLUSH … WITH READ LOCK`), `UNLOCK INSTANCE`, `BACKUP UNLOCK`.
+        /// `UNLOCK TABLES` (also ends `FLUSH … WITH READ LOCK`), `BACKUP UNLOCK`, `BACKUP STAGE END`.
         const UNLOCK_TABLES = 1 << 9;
         /// `FLUSH … WITH READ LOCK`, `FOR EXPORT`, `BACKUP STAGE|LOCK`, `LOCK INSTANCE`.
         const FLUSH_READ_LOCK = 1 << 10;
@@ -366,6 +366,8 @@ bitflags::bitflags! {
         const ACCOUNT = 1 << 40;
         /// The statement reads what a volatile call answers, in a place where it cannot be rewritten.
         const VOLATILE_HIDDEN = 1 << 41;
+        /// Only the start of the text was there to be read.
+        const CUT_SHORT = 1 << 42;
         /// Touches state that the lexer cannot name.
         const UNKNOWN = 1 << 63;
     }

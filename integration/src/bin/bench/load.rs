@@ -19,7 +19,9 @@ pub struct Workload {
     pub clients: usize,
     /// Prepared once and executed, instead of text.
     pub prepared: bool,
-    /// Number of session variables in which the four groups differ; 0 = all alike.
+    /// Number of groups whose session variables differ.
+    pub groups: usize,
+    /// Number of session variables in which the groups differ; 0 = all alike.
     pub vars: usize,
     /// How long.
     pub duration: Duration,
@@ -75,7 +77,7 @@ pub fn connect(address: &str, workload: &Workload) -> Result<Clients> {
     let mut threads = Vec::new();
     for i in 0..workload.clients {
         let mut wire = Wire::login(address, &Login::new(APP, APP).schema("test"))?;
-        for sql in variables(i % 4, workload.vars) {
+        for sql in variables(i % workload.groups.max(1), workload.vars) {
             wire.query(&sql)?;
         }
         let (start, stop, prepared) = (Arc::clone(&start), Arc::clone(&stop), workload.prepared);
@@ -96,7 +98,7 @@ pub fn run(address: &str, workload: &Workload) -> Result<Outcome> {
 /// The statements that make group `group` different from the others in `count` variables.
 fn variables(group: usize, count: usize) -> Vec<String> {
     let all = [
-        format!("SET time_zone = '+0{group}:00'"),
+        format!("SET time_zone = '+00:{group:02}'"),
         format!("SET sql_select_limit = {}", 1000 + group),
         format!("SET net_write_timeout = {}", 60 + group),
         format!("SET max_statement_time = {}", 100 + group),

@@ -2,7 +2,7 @@
 //! then what belay's memory does.
 //!
 //! Options: `--rounds N` (7), `--seconds S` of each measurement (3), `--clients N` (32), `--connections N` of belay (8),
-//! `--vars K` session variables in which the groups of clients differ (1), `--threads N` of both proxies (what belay chooses),
+//! `--groups N` of clients (4), `--vars K` session variables in which the groups differ (1), `--threads N` of both proxies (what belay chooses),
 //! `--only cpu|memory`.
 
 mod load;
@@ -31,6 +31,7 @@ struct Settings {
     seconds: f64,
     clients: usize,
     connections: usize,
+    groups: usize,
     vars: usize,
     threads: Option<usize>,
     only: Option<String>,
@@ -48,7 +49,16 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Settings> {
-    let mut s = Settings { rounds: 7, seconds: 3.0, clients: 32, connections: 8, vars: 1, threads: None, only: None };
+    let mut s = Settings {
+        rounds: 7,
+        seconds: 3.0,
+        clients: 32,
+        connections: 8,
+        groups: 4,
+        vars: 1,
+        threads: None,
+        only: None,
+    };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         match name.as_str() {
@@ -56,6 +66,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Settings> {
             "--seconds" => s.seconds = value.parse()?,
             "--clients" => s.clients = value.parse()?,
             "--connections" => s.connections = value.parse()?,
+            "--groups" => s.groups = value.parse()?,
             "--vars" => s.vars = value.parse()?,
             "--threads" => s.threads = Some(value.parse()?),
             "--only" => s.only = Some(value),
@@ -92,9 +103,9 @@ fn bench(settings: &Settings) -> Result<()> {
             Variant { name: "belay", address: belay.address().to_owned(), pid: Some(belay.pid()) },
         ];
         println!(
-            "{} clients in 4 groups that differ in {} session variable(s), {} server connections, {threads} thread(s) each, \
+            "{} clients in {} groups that differ in {} session variable(s), {} server connections, {threads} thread(s) each, \
              {} rounds of {} s\n",
-            settings.clients, settings.vars, settings.connections, settings.rounds, settings.seconds
+            settings.clients, settings.groups, settings.vars, settings.connections, settings.rounds, settings.seconds
         );
         for prepared in [false, true] {
             compare(settings, &variants, &belay, prepared)?;
@@ -151,6 +162,7 @@ fn compare(settings: &Settings, variants: &[Variant], belay: &Belay, prepared: b
     let workload = Workload {
         clients: settings.clients,
         prepared,
+        groups: settings.groups,
         vars: settings.vars,
         duration: Duration::from_secs_f64(settings.seconds),
     };

@@ -23,17 +23,7 @@ pub fn report(belay: &Belay) -> Result<()> {
         wire.query("SELECT 1")?;
         Ok(wire)
     };
-    let mut clients: Vec<Wire> = (0..WARM).map(|_| connect()).collect::<Result<_>>()?;
-    settle();
-    let before = belay.rss_bytes();
-    for _ in 0..IDLE {
-        clients.push(connect()?);
-    }
-    settle();
-    println!("{IDLE} idle clients: {:.2} MB", growth(before, belay.rss_bytes()));
-    drop(clients);
-    settle();
-
+    // First, while nothing that was freed before could hide a growth.
     let mut wire = connect()?;
     let before = reset_peak(belay)?;
     wire.send_command(3, b"SELECT REPEAT('x', 100000) FROM seq_1_to_1000")?;
@@ -48,6 +38,17 @@ pub fn report(belay: &Belay) -> Result<()> {
     let before = reset_peak(belay)?;
     let length = wire.text(&sql)?;
     println!("a statement of {length} bytes: {:.2} MB", growth(before, peak(belay)));
+    drop(wire);
+    settle();
+
+    let mut clients: Vec<Wire> = (0..WARM).map(|_| connect()).collect::<Result<_>>()?;
+    settle();
+    let before = belay.rss_bytes();
+    for _ in 0..IDLE {
+        clients.push(connect()?);
+    }
+    settle();
+    println!("{IDLE} idle clients: {:.2} MB", growth(before, belay.rss_bytes()));
     Ok(())
 }
 

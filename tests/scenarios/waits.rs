@@ -1,0 +1,76 @@
+//! Waiting for a node, and for a server session.
+
+use std::time::Duration;
+
+use belay::topology::NodeState;
+
+use crate::client::{Reply, one};
+use crate::node::{Act, recorded, rows};
+use crate::world::World;
+
+fn script(sql: &str) -> Act {
+    Act::Answer(match sql {
+        "BEGIN" => recorded("mariadb_deprecate_begin"),
+        _ => rows("1"),
+    })
+}
+
+#[tokio::test]
+async fn a_statement_is_held_until_a_node_serves() {
+    let world = World::new(script, "");
+    let mut client = world.client().await;
+    world.node_is(NodeState::down("gone"));
+    world.cx.pool.close();
+    client.send_sql("SELECT 1").await;
+    assert!(client.is_silent(Duration::from_millis(150)).await);
+    world.node_is(NodeState::Serving);
+    assert_eq!(client.reply().await, one("1"));
+}
+
+#[tokio::test]
+async fn a_statement_that_was_held_for_too_long_gets_an_error_and_the_client_stays() {
+    let world = World::new(script, "");
+    let mut client = world.client().await;
+    world.node_is(NodeState::down("gone"));
+    let Reply::Error(code, text, 0) = client.ask("SELECT 1").await else { panic!("no error") };
+    assert_eq!(code, 1429, "{text}");
+    world.node_is(NodeState::Serving);
+    assert_eq!(client.ask("SELECT 1").await, one("1"));
+}
+
+#[tokio::test]
+async fn who_waits_in_vain_hears_which_pins_are_in_the_way() {
+    let world = World::new(script, "server_connections_max = 1\nacquire_timeout_ms = 150\n");
+    let mut holder = world.client().await;
+    assert_eq!(holder.ask("SELECT GET_LOCK('a', 1)").await, one("1"));
+    let mut other = world.client().await;
+    let Reply::Error(_, text, 0) = other.ask("SELECT 1").await else { panic!("no error") };
+    assert!(text.contains("user_lock"), "{text}");
+    // The pin goes with its client, and its place with it.
+    drop(holder);
+    assert_eq!(other.ask("SELECT 1").await, one("1"));
+}
+
+#[tokio::test]
+async fn no_more_connections_than_allowed_however_many_clients() {
+    fn slow(_: &str) -> Act {
+        Act::After(Duration::from_millis(5), rows("1"))
+    }
+    let world = World::new(slow, "server_connections_max = 2\n");
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(world.client().await);
+    }
+    let all = clients.into_iter().map(|mut client| {
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                assert_eq!(client.ask("SELECT 1").await, one("1"));
+            }
+        })
+    });
+    for task in all.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    assert_eq!(world.node.connections_most.load(std::sync::atomic::Ordering::SeqCst), 2);
+    world.until("all are free", |w| w.counts() == (2, 2, 0)).await;
+}
