@@ -41,7 +41,7 @@ fn listeners(config: &Config, faults: &mut Collector<'_>) {
             faults.fault(&key, format!("`{text}` {wrong}"), WRITE_TCP);
         } else if !text.ends_with(":0") && seen.insert(text, ()).is_some() {
             faults.fault(&key, format!("`{text}` is there twice"), "remove one of them");
-        } else if *text == config.admin.address {
+        } else if !text.ends_with(":0") && *text == config.admin.address {
             faults.fault(
                 &key,
                 format!("`{text}` is also admin.address"),

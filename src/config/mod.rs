@@ -320,7 +320,7 @@ pub struct SessionConfig {
     pub diagnostics_pin_ms: u64,
     /// Killing what runs for a client that vanished, and rolling back, may take this long; then the server session is closed.
     pub cleanup_timeout_ms: u64,
-    /// A client that does not read its answer for this long is closed.
+    /// A client that does not read its answer, or stops in the middle of a request, for this long is closed.
     pub client_write_timeout_ms: u64,
     /// Time that open transactions get after SIGTERM.
     pub drain_timeout_ms: u64,

@@ -242,7 +242,7 @@ pub const KEYS: &[Key] = &[
     key("session", "cleanup_timeout_ms", Integer(1, HOUR_MS), Value("10000"), "ms",
         "Killing what runs for a client that vanished, and rolling back, may take this long; then the server session is closed."),
     key("session", "client_write_timeout_ms", Integer(1, DAY_MS), Value("600000"), "ms",
-        "A client that does not read its answer for this long is closed."),
+        "A client that does not read its answer, or stops in the middle of a request, for this long is closed."),
     key("session", "drain_timeout_ms", Integer(0, DAY_MS), Value("30000"), "ms",
         "Time that open transactions get after SIGTERM."),
 

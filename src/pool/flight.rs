@@ -4,6 +4,7 @@
 //! says 'this one is not the client's'.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +23,9 @@ use crate::protocol::mysql::reply::{FrameKind, Inspect, ReplyShape, ReplyTracker
 
 /// Bytes of all rows that one flight may bring.
 const ROWS_BYTES_MAX: usize = 4 << 20;
+
+/// A node that leaves belay's own statements unanswered for this long is held to be lost. They are short, but one may wait for a lock on a table.
+pub const FLIGHT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// One statement of belay's own.
 #[derive(Clone, Debug)]
@@ -103,9 +107,16 @@ pub enum FlightError {
     Protocol(String),
 }
 
-/// Sends `first` (ready-made packets without an answer) and all `asks` in one write, and reads the answers. An error reply is an answer.
-/// Not cancel safe: a flight that was begun and not finished leaves answers on the way; throw the session away.
+/// Sends `first` (ready-made packets without an answer) and all `asks` in one write, and reads the answers, within `FLIGHT_TIME_MAX`. An error
+/// reply is an answer. Not cancel safe: a flight that was begun and not finished leaves answers on the way; throw the session away.
 pub async fn fly(conn: &mut ServerConn, first: &[u8], asks: &[Ask]) -> Result<Vec<Answer>, FlightError> {
+    match tokio::time::timeout(FLIGHT_TIME_MAX, there_and_back(conn, first, asks)).await {
+        Ok(flown) => flown,
+        Err(_) => Err(FlightError::Io(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+async fn there_and_back(conn: &mut ServerConn, first: &[u8], asks: &[Ask]) -> Result<Vec<Answer>, FlightError> {
     let mut out = scratch::take();
     out.put_slice(first);
     for ask in asks {
@@ -122,6 +133,10 @@ pub async fn fly(conn: &mut ServerConn, first: &[u8], asks: &[Ask]) -> Result<Ve
     }
     if let Some(answer) = answers.last() {
         conn.status = answer.status;
+    }
+    if !conn.io.read_buf.is_empty() {
+        // It is about to close. What it says must not be taken for the answer to what is sent next.
+        return Err(FlightError::Protocol("the node sent something behind its last answer".into()));
     }
     scratch::give_back(&mut conn.io.read_buf);
     Ok(answers)
@@ -197,4 +212,55 @@ fn note(
         _ => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::packet_io::PacketIo;
+    use crate::net::stream::{Plain, Stream};
+    use crate::protocol::mysql::flavor::Flavor;
+    use tokio::net::UnixStream;
+
+    const OK: &[u8] = b"\x07\0\0\x01\0\0\0\x02\0\0\0";
+
+    fn connected() -> (ServerConn, UnixStream) {
+        let (ours, node) = UnixStream::pair().unwrap();
+        let conn = ServerConn {
+            io: PacketIo::new(Stream::Plain(Plain::Unix(ours))),
+            thread_id: 1,
+            capabilities: Capabilities::PROTOCOL_41 | Capabilities::DEPRECATE_EOF,
+            server_version: "10.11.19-MariaDB".into(),
+            flavor: Flavor::MariaDb,
+            status: StatusFlags::AUTOCOMMIT,
+            tls: false,
+        };
+        (conn, node)
+    }
+
+    #[tokio::test]
+    async fn all_is_sent_at_once_and_answered_in_order() {
+        let (mut conn, mut node) = connected();
+        node.write_all(&[OK, b"\x05\0\0\x01\xff\x51\x04no", OK].concat()).await.unwrap();
+        let asks = [Ask::Query(Bytes::from_static(b"SET a=1")), Ask::InitDb(Bytes::from_static(b"d")), Ask::Ping];
+        let answers = fly(&mut conn, b"first", &asks).await.unwrap();
+        assert_eq!(answers.iter().map(|a| a.error.is_some()).collect::<Vec<_>>(), [false, true, false]);
+        let mut sent = [0; 64];
+        let n = node.read(&mut sent).await.unwrap();
+        assert_eq!(&sent[..n], b"first\x08\0\0\0\x03SET a=1\x02\0\0\0\x02d\x01\0\0\0\x0e");
+    }
+
+    #[tokio::test]
+    async fn a_farewell_behind_the_last_answer_is_no_answer() {
+        let (mut conn, mut node) = connected();
+        node.write_all(&[OK, b"\x05\0\0\0\xff\x87\x07no"].concat()).await.unwrap();
+        assert!(matches!(fly(&mut conn, b"", &[Ask::Ping]).await, Err(FlightError::Protocol(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_node_is_not_waited_for_without_end() {
+        let (mut conn, _node) = connected();
+        let Err(FlightError::Io(error)) = fly(&mut conn, b"", &[Ask::Ping]).await else { panic!("it was silent") };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }

@@ -159,7 +159,7 @@ impl Pool {
                         Some(evicted) => Lease::new(evicted, place).vacate().await,
                         None => place,
                     };
-                    return self.open(node, account, opening, want, place).await;
+                    return Box::pin(self.open(node, account, opening, want, place)).await;
                 }
                 Taken::QueueFull => return Err(AcquireError::QueueFull),
                 Taken::NotFree => return Err(AcquireError::NotFree),
@@ -184,10 +184,11 @@ impl Pool {
                             }
                             // Its turn has come: the place of the dead one is this client's.
                             let place = lease.vacate().await;
-                            return self.open(node, account, opening, want, place).await;
+                            return Box::pin(self.open(node, account, opening, want, place)).await;
                         }
                         Ok(Ok(Handoff::Permit)) => {
-                            return self.open(node, account, opening, want, Place::counted(endpoint.clone())).await;
+                            let place = Place::counted(endpoint.clone());
+                            return Box::pin(self.open(node, account, opening, want, place)).await;
                         }
                         Ok(Err(_)) | Err(_) => {
                             let (pinned, pins) = endpoint.pins_in_the_way();

@@ -59,7 +59,9 @@ impl ServerStatements {
         self.clock += 1;
         if self.by_key.len() >= self.statements_max
             && !self.by_key.contains_key(&key)
-            && let Some(oldest) = self.by_key.iter().min_by_key(|(_, s)| s.used).map(|(k, _)| k.clone())
+            // A private one may have a cursor open or data waiting: it goes only if there are no others.
+            && let Some(oldest) =
+                self.by_key.iter().min_by_key(|(k, s)| (k.private.is_some(), s.used)).map(|(k, _)| k.clone())
         {
             self.remove(&oldest);
         }
@@ -119,5 +121,21 @@ mod tests {
         let mut out = BytesMut::new();
         statements.write_closes(&mut out);
         assert_eq!(&out[..], &[5, 0, 0, 0, 0x19, 2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_private_statement_outlives_shared_ones() {
+        let mut statements = ServerStatements::new(2);
+        let private = StatementKey { private: Some((7, 1)), ..key("a") };
+        statements.insert(private.clone(), 1);
+        statements.insert(key("b"), 2);
+        statements.insert(key("c"), 3);
+        assert!(statements.get_mut(&private).is_some() && statements.get_mut(&key("b")).is_none());
+        statements.remove(&key("c"));
+        let other = StatementKey { private: Some((8, 1)), ..key("a") };
+        statements.insert(other, 4);
+        statements.insert(key("d"), 5);
+        assert!(statements.get_mut(&private).is_none(), "the bound holds all the same");
+        assert_eq!(statements.len(), 2);
     }
 }

@@ -18,7 +18,7 @@ use crate::pool::session::BEHAVIOUR;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::proxy::errors;
-use crate::proxy::registry::{InsertId, Target};
+use crate::proxy::registry::{InsertId, SessionHandle, Target};
 use crate::proxy::session::ClientSession;
 use crate::router::{self, Route};
 use crate::session::effects;
@@ -39,13 +39,21 @@ pub(super) enum BindEnd {
     Lost(Stage),
 }
 
-/// Runs `work` while watching the client; `None` if the client closes first. Cancelling `work` must be safe.
-pub(super) async fn while_client_stays<T>(client: &Stream, work: impl Future<Output = T>) -> Option<T> {
+/// Runs `work` while watching the client; `None` if the client closes or is killed first. Cancelling `work` must be safe.
+pub(super) async fn while_client_stays<T>(
+    client: &Stream,
+    handle: &SessionHandle,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let mut work = pin!(work);
     let mut watch = true;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
+        }
+        handle.set_waker(cx.waker());
+        if handle.is_killed() {
+            return Poll::Ready(None);
         }
         if watch {
             match client.poll_silence(cx) {
@@ -80,7 +88,7 @@ impl ClientSession {
     pub(super) async fn bind_and_replay(&mut self, facts: &Facts, hold_until: Instant) -> Result<(), BindEnd> {
         let needs_insert_id = reads_insert_id(facts);
         if self.lease.is_none() {
-            let lease = self.bind(needs_insert_id, hold_until).await?;
+            let lease = Box::pin(self.bind(needs_insert_id, hold_until)).await?;
             self.bound(lease);
             self.count_binding();
         }
@@ -131,7 +139,7 @@ impl ClientSession {
             self.over = true;
             return Err(BindEnd::Refused(errors::login_not_recorded()));
         }
-        if needs_insert_id && let Some(lease) = self.bind_where_insert_id_is().await? {
+        if needs_insert_id && let Some(lease) = Box::pin(self.bind_where_insert_id_is()).await? {
             return Ok(lease);
         }
         loop {
@@ -174,7 +182,7 @@ impl ClientSession {
             // Both ends mean: look again.
             let _ = tokio::time::timeout(left, changes.changed()).await;
         };
-        let stayed = while_client_stays(&self.io.stream, wait).await;
+        let stayed = while_client_stays(&self.io.stream, &self.handle, wait).await;
         self.avoid = None;
         stayed.ok_or(BindEnd::ClientGone)
     }
@@ -184,7 +192,9 @@ impl ClientSession {
         let want =
             Want { client: self.handle.id, behaviour: self.capabilities & BEHAVIOUR, state: &self.state, exactly };
         let work = self.cx.pool.acquire(view, &self.account, &self.opening, &want);
-        let Some(acquired) = while_client_stays(&self.io.stream, work).await else { return Err(BindEnd::ClientGone) };
+        let Some(acquired) = while_client_stays(&self.io.stream, &self.handle, work).await else {
+            return Err(BindEnd::ClientGone);
+        };
         match acquired {
             Ok(lease) => Ok(Ok(lease)),
             Err(AcquireError::Timeout { waited, pinned, pins }) => {
@@ -242,7 +252,7 @@ impl ClientSession {
         let mut closes = BytesMut::new();
         lease.prepared.write_closes(&mut closes);
         lease.last_use = None;
-        let answers = match flight::fly(&mut lease.conn, &closes, &asks).await {
+        let answers = match Box::pin(flight::fly(&mut lease.conn, &closes, &asks)).await {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::debug!(session = self.handle.id, %error, "a replay did not come back");

@@ -6,7 +6,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::net::packet_io::PacketIo;
 use crate::net::scratch;
@@ -53,13 +52,19 @@ impl ClientSession {
     pub(super) async fn send_request(&mut self, request: &Request<'_>) -> Sent {
         let timeout = self.cx.client_write_timeout;
         let Some(lease) = &mut self.lease else { return Sent::ServerLost };
+        let mut closes = BytesMut::new();
+        lease.prepared.write_closes(&mut closes);
         let server = &mut lease.conn.io.stream;
+        // Statements that were pushed out are closed with whatever comes next: they have no answer, and must not pile up on the server.
+        if !closes.is_empty() && wire::send(server, &closes, timeout).await.is_err() {
+            return Sent::ServerLost;
+        }
         let bytes = match &request.rewritten {
             Some(own) => &own[..],
             None if request.head.complete => {
                 self.io.read_buf.get(..request.head.header.frame_len()).unwrap_or_default()
             }
-            None => return self.stream_request(request, timeout).await,
+            None => return Box::pin(self.stream_request(request, timeout)).await,
         };
         match wire::send(server, bytes, timeout).await {
             Ok(()) => Sent::All,
@@ -120,8 +125,8 @@ pub(super) enum FileEnd {
 }
 
 /// Passes the client's file on, frame by frame, up to the empty packet that ends it. The client's sequence numbers are `seq_shift` ahead of the
-/// node's. When the node is lost the rest of the file is read all the same: only then does the client listen.
-pub(super) async fn file(client: &mut PacketIo, server: &mut PacketIo, seq_shift: u8) -> FileEnd {
+/// node's; one that sends nothing for `timeout` is given up. When the node is lost the rest of the file is read all the same: only then does the client listen.
+pub(super) async fn file(client: &mut PacketIo, server: &mut PacketIo, seq_shift: u8, timeout: Duration) -> FileEnd {
     let mut lost = false;
     let mut left = 0usize;
     loop {
@@ -129,16 +134,15 @@ pub(super) async fn file(client: &mut PacketIo, server: &mut PacketIo, seq_shift
             && let Some(header) = FrameHeader::parse(&client.read_buf)
         {
             let head = FrameHeader { seq: header.seq.wrapping_sub(seq_shift), ..header }.encode();
-            lost = lost || server.stream.write_all(&head).await.is_err();
+            lost = lost || wire::send(&mut server.stream, &head, timeout).await.is_err();
             client.read_buf.advance(HEADER_BYTES);
             if header.payload_len == 0 {
-                lost = lost || server.stream.flush().await.is_err();
                 return if lost { FileEnd::ServerLost { next_seq: header.seq.wrapping_add(1) } } else { FileEnd::Sent };
             }
             left = header.payload_len;
         }
         if left == 0 || client.read_buf.is_empty() {
-            match read_file(client, &server.stream, lost).await {
+            match read_file(client, &server.stream, lost, timeout).await {
                 FileRead::Some => {}
                 FileRead::ClientGone => return FileEnd::ClientGone,
                 FileRead::ServerLost => lost = true,
@@ -146,7 +150,8 @@ pub(super) async fn file(client: &mut PacketIo, server: &mut PacketIo, seq_shift
             continue;
         }
         let take = left.min(client.read_buf.len());
-        lost = lost || server.stream.write_all(client.read_buf.get(..take).unwrap_or_default()).await.is_err();
+        lost = lost
+            || wire::send(&mut server.stream, client.read_buf.get(..take).unwrap_or_default(), timeout).await.is_err();
         consume(&mut client.read_buf, take);
         left -= take;
     }
@@ -159,14 +164,13 @@ enum FileRead {
 }
 
 /// Reads more of the client's file while watching the node, unless that is `lost` already.
-async fn read_file(client: &mut PacketIo, server: &Stream, lost: bool) -> FileRead {
+async fn read_file(client: &mut PacketIo, server: &Stream, lost: bool, timeout: Duration) -> FileRead {
     scratch::ensure(&mut client.read_buf);
-    let buf: &mut BytesMut = &mut client.read_buf;
-    buf.reserve(scratch::SCRATCH_BYTES / 2);
-    let mut read = pin!(client.stream.read_buf(buf));
+    client.read_buf.reserve(scratch::SCRATCH_BYTES / 2);
+    let mut read = pin!(wire::read_more(&mut client.stream, &mut client.read_buf, timeout));
     poll_fn(|cx| {
-        if let Poll::Ready(read) = read.as_mut().poll(cx) {
-            return Poll::Ready(if matches!(read, Ok(n) if n > 0) { FileRead::Some } else { FileRead::ClientGone });
+        if let Poll::Ready(some) = read.as_mut().poll(cx) {
+            return Poll::Ready(if some { FileRead::Some } else { FileRead::ClientGone });
         }
         // What a node says too early (it gave the file up) is read after the file.
         if !lost && matches!(server.poll_silence(cx), Poll::Ready(Silence::Closed)) {

@@ -115,7 +115,7 @@ impl ClientSession {
         loop {
             self.settle();
             if self.draining && self.may_end_now() {
-                self.farewell(&errors::shutting_down()).await;
+                Box::pin(self.farewell(&errors::shutting_down())).await;
                 break;
             }
             let flow =
@@ -150,11 +150,11 @@ impl ClientSession {
 
     async fn signals(&mut self, signals: u8) -> Flow {
         if signals & signal::KILLED != 0 {
-            self.farewell(&errors::killed()).await;
+            Box::pin(self.farewell(&errors::killed())).await;
             return Flow::End;
         }
         if signals & signal::IDLE_TOO_LONG != 0 {
-            self.farewell(&errors::idle_too_long()).await;
+            Box::pin(self.farewell(&errors::idle_too_long())).await;
             return Flow::End;
         }
         if signals & signal::DRAIN != 0 {
@@ -182,7 +182,7 @@ impl ClientSession {
 
     async fn request(&mut self) -> Flow {
         self.handle.goes_busy();
-        match wire::gather(&mut self.io).await {
+        match wire::gather(&mut self.io, self.cx.client_write_timeout).await {
             Ok(head) => self.execute(head).await,
             Err(RequestError::ClientClosed) => Flow::End,
             Err(RequestError::OutOfOrder) => {
@@ -324,10 +324,20 @@ impl ClientSession {
         self.set_pins(Pins::NONE);
     }
 
+    /// The status flags that are about the session; the others were about one answer.
+    fn lasting_status(&self) -> StatusFlags {
+        const LASTING: StatusFlags = StatusFlags::IN_TRANS
+            .union(StatusFlags::IN_TRANS_READONLY)
+            .union(StatusFlags::AUTOCOMMIT)
+            .union(StatusFlags::NO_BACKSLASH_ESCAPES)
+            .union(StatusFlags::ANSI_QUOTES);
+        self.status & LASTING
+    }
+
     /// Sends an OK of belay's own.
     pub(super) async fn reply_ok(&mut self) -> Flow {
         self.row_count = 0;
-        let status = self.status & LASTING_STATUS;
+        let status = self.lasting_status();
         let ok = OkPacket { affected_rows: 0, last_insert_id: 0, status, warnings: 0, info: b"", session_state: b"" };
         let mut payload = BytesMut::new();
         ok.encode(&mut payload, self.capabilities, 0);
@@ -336,7 +346,7 @@ impl ClientSession {
 
     /// Sends the EOF (or the OK in its place) that answers COM_SET_OPTION.
     pub(super) async fn reply_eof(&mut self) -> Flow {
-        let status = self.status & LASTING_STATUS;
+        let status = self.lasting_status();
         let mut payload = BytesMut::new();
         if self.capabilities.contains(Capabilities::DEPRECATE_EOF) {
             let ok =
@@ -396,12 +406,11 @@ impl ClientSession {
         }
     }
 
-    /// Reads more of the client; false when it has closed.
+    /// Reads more of the client; false when it has closed, or is silent in the middle of a request.
     pub(super) async fn read_client(&mut self) -> bool {
-        use tokio::io::AsyncReadExt;
         scratch::ensure(&mut self.io.read_buf);
         self.io.read_buf.reserve(scratch::SCRATCH_BYTES);
-        matches!(self.io.stream.read_buf(&mut self.io.read_buf).await, Ok(n) if n > 0)
+        wire::read_more(&mut self.io.stream, &mut self.io.read_buf, self.cx.client_write_timeout).await
     }
 
     /// Takes the payload of a complete request as bytes of their own.

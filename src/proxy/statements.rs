@@ -305,7 +305,7 @@ impl ClientSession {
         let mut closes = BytesMut::new();
         lease.prepared.write_closes(&mut closes);
         lease.last_use = None;
-        let answers = match flight::fly(&mut lease.conn, &closes, &[Ask::Prepare(key.sql.clone())]).await {
+        let answers = match Box::pin(flight::fly(&mut lease.conn, &closes, &[Ask::Prepare(key.sql.clone())])).await {
             Ok(answers) => answers,
             Err(_) => return Err(BindEnd::Lost(Stage::Replay)),
         };

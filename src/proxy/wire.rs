@@ -85,8 +85,9 @@ pub enum RequestError {
     Empty,
 }
 
-/// Gathers a request: all of it up to `REQUEST_BYTES_MAX`, else its first part. The bytes stay in `read_buf`. Cancel safe.
-pub async fn gather(client: &mut PacketIo) -> Result<RequestHead, RequestError> {
+/// Gathers a request: all of it up to `REQUEST_BYTES_MAX`, else its first part. The bytes stay in `read_buf`. A client that sends nothing for
+/// `timeout` in the middle is given up. Cancel safe.
+pub async fn gather(client: &mut PacketIo, timeout: Duration) -> Result<RequestHead, RequestError> {
     loop {
         if let Some(header) = FrameHeader::parse(&client.read_buf) {
             if header.seq != 0 {
@@ -104,11 +105,26 @@ pub async fn gather(client: &mut PacketIo) -> Result<RequestHead, RequestError> 
         } else {
             client.read_buf.reserve(scratch::SCRATCH_BYTES / 2);
         }
-        match client.stream.read_buf(&mut client.read_buf).await {
-            Ok(n) if n > 0 => {}
-            _ => return Err(RequestError::ClientClosed),
+        if !read_more(&mut client.stream, &mut client.read_buf, timeout).await {
+            return Err(RequestError::ClientClosed);
         }
     }
+}
+
+/// Reads more of something that was begun; false if the peer has closed or sends nothing for `timeout`. Cancel safe.
+pub async fn read_more(stream: &mut Stream, buf: &mut BytesMut, timeout: Duration) -> bool {
+    let mut read = pin!(stream.read_buf(buf));
+    // The ordinary case is that it has come already: no timer is made for it.
+    let first = poll_fn(|cx| match read.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await;
+    let done = match first {
+        Some(done) => Ok(done),
+        None => tokio::time::timeout(timeout, read).await,
+    };
+    matches!(done, Ok(Ok(n)) if n > 0)
 }
 
 /// What a wait for the node ended with.

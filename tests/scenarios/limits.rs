@@ -122,3 +122,16 @@ async fn a_node_that_is_held_to_be_lost_ends_the_wait_for_it() {
     world.node_is(belay::topology::NodeState::Serving);
     assert_eq!(client.ask("SELECT 1").await, one("1"));
 }
+
+#[tokio::test]
+async fn a_client_that_stops_in_the_middle_of_a_request_is_given_up() {
+    let world = World::with_session(script, "", "client_write_timeout_ms = 100");
+    for begin in
+        [&b"\x20"[..], b"\x20\0\0\0\x03SELECT", &[&b"\xff\xff\x0f\0\x03SELECT "[..], &[b'x'; 300_000]].concat()]
+    {
+        let mut client = world.client().await;
+        client.stream.write_all(begin).await.unwrap();
+        world.until("it is given up", |w| w.cx.registry.list(9).is_empty()).await;
+    }
+    world.until("nothing is left", |w| w.counts().0 == w.counts().1).await;
+}

@@ -83,6 +83,7 @@ pub struct Node {
     /// Statements, without belay's own beginnings of sessions.
     said: Mutex<Vec<(u32, String)>>,
     killed: Mutex<HashMap<u32, Arc<Notify>>>,
+    interrupted: Mutex<HashMap<u32, Arc<Notify>>>,
     next_id: AtomicU32,
     /// Bytes of requests that were read.
     pub bytes: AtomicUsize,
@@ -111,6 +112,7 @@ impl Node {
             connections_most: AtomicUsize::new(0),
             said: Mutex::default(),
             killed: Mutex::default(),
+            interrupted: Mutex::default(),
             next_id: AtomicU32::new(100),
             bytes: AtomicUsize::new(0),
             bytes_out: AtomicUsize::new(0),
@@ -147,6 +149,7 @@ impl Node {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let killed = Arc::new(Notify::new());
         self.killed.lock().unwrap().insert(id, killed.clone());
+        self.interrupted.lock().unwrap().insert(id, Arc::default());
         let now = self.connections.fetch_add(1, Ordering::SeqCst) + 1;
         self.connections_most.fetch_max(now, Ordering::SeqCst);
         let conversation = self.clone().converse(stream, id);
@@ -201,6 +204,13 @@ impl Node {
                 }
                 continue;
             }
+            if let Some(target) = text.strip_prefix("KILL QUERY ").and_then(|id| id.parse::<u32>().ok()) {
+                if let Some(interrupted) = self.interrupted.lock().unwrap().get(&target) {
+                    interrupted.notify_one();
+                }
+                stream.write_all(&answer(&[OK])).await.ok()?;
+                continue;
+            }
             match (self.script)(&text) {
                 Act::Answer(bytes) => stream.write_all(&bytes).await.ok()?,
                 Act::After(pause, bytes) => {
@@ -213,7 +223,12 @@ impl Node {
                 }
                 Act::File(bytes, whole) => self.read_file(&mut stream, &bytes, whole).await?,
                 Act::Many(n) => self.many_rows(&mut stream, n).await?,
-                Act::Hang => std::future::pending().await,
+                Act::Hang => {
+                    let interrupted = self.interrupted.lock().unwrap().get(&id)?.clone();
+                    interrupted.notified().await;
+                    let error = b"\xff\x25\x05#70100Query execution was interrupted";
+                    stream.write_all(&answer(&[error])).await.ok()?;
+                }
             }
         }
     }

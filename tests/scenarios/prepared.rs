@@ -206,3 +206,17 @@ async fn a_statement_nobody_prepared_is_an_error() {
     client.put(&about(0x19, 9, b"")).await;
     assert_eq!(client.ask("SELECT 1").await, one("1"));
 }
+
+#[tokio::test]
+async fn statements_do_not_pile_up_on_the_server() {
+    let world = World::new(script, "server_connections_max = 1\nprepared_statements_max = 4\n");
+    let mut client = world.client().await;
+    for i in 0..20 {
+        let id = client.prepare(&format!("SELECT {i} + ?")).await;
+        client.put(&about(0x19, id, b"")).await;
+    }
+    assert_eq!(client.ask("SELECT 1").await, one("1"));
+    let said = world.node.said();
+    let (made, closed) = ["PREPARE", "CLOSE"].map(|what| said.iter().filter(|s| s.starts_with(what)).count()).into();
+    assert_eq!((made, closed), (20, 16));
+}
