@@ -226,5 +226,28 @@ fn ok_of(mut p: &[u8]) -> WireResult<Reply> {
     let insert_id = lenenc(&mut p)?;
     let status = u16_of(&mut p);
     let warnings = u16_of(&mut p);
-    Ok(Reply::Ok { affected, insert_id, status, warnings, rest: p.to_vec() })
+    Ok(Reply::Ok { affected, insert_id, status, warnings, rest: in_order(p) })
+}
+
+/// What follows the counts of an OK packet, with the changes of session state in one order: servers report them in the order of a hash table that
+/// differs from one connection to the next.
+fn in_order(rest: &[u8]) -> Vec<u8> {
+    let split = || -> Option<(usize, Vec<&[u8]>)> {
+        let info = 1 + usize::from(*rest.first()?);
+        let head = info + if *rest.get(info)? < 0xfb { 1 } else { 3 };
+        let (mut changes, mut at) = (Vec::new(), head);
+        while at < rest.len() {
+            let end = at + 2 + usize::from(*rest.get(at + 1)?);
+            changes.push(rest.get(at..end)?);
+            at = end;
+        }
+        Some((head, changes))
+    };
+    match split() {
+        Some((head, mut changes)) => {
+            changes.sort_unstable();
+            [rest.get(..head).unwrap_or_default(), &changes.concat()].concat()
+        }
+        None => rest.to_vec(),
+    }
 }
