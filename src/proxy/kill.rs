@@ -11,7 +11,6 @@ use crate::pool::flight;
 use crate::pool::flight::Ask;
 use crate::pool::server_conn::ServerConn;
 use crate::protocol::ErrorReply;
-use crate::protocol::mysql::frame::HEADER_BYTES;
 use crate::proxy::context::Context;
 use crate::proxy::errors;
 use crate::proxy::registry::{SessionHandle, signal};
@@ -119,7 +118,6 @@ impl ClientSession {
     }
 
     async fn kill_id(&mut self, id: u64, query_only: bool) -> Flow {
-        debug_assert!(HEADER_BYTES == 4);
         let target = u32::try_from(id).ok().and_then(|id| self.cx.registry.get(id));
         let Some(target) = target else { return self.reply_error(&errors::no_such_thread(id)).await };
         if target.account().as_ref() != Some(&self.account) && !self.cx.may_kill_others(&self.account) {

@@ -225,12 +225,10 @@ impl<'a> Scanner<'a> {
             self.observe_call(token);
         }
         match token.keyword {
-            Keyword::None => {
-                if self.previous.kind == TokenKind::Dot && self.context.flavor == Flavor::OceanBase {
-                    let name = self.text(token);
-                    if name.eq_ignore_ascii_case(b"nextval") || name.eq_ignore_ascii_case(b"currval") {
-                        self.effect(Effects::SEQUENCE_WRITE);
-                    }
+            Keyword::None if self.previous.kind == TokenKind::Dot && self.context.flavor == Flavor::OceanBase => {
+                let name = self.text(token);
+                if name.eq_ignore_ascii_case(b"nextval") || name.eq_ignore_ascii_case(b"currval") {
+                    self.effect(Effects::SEQUENCE_WRITE);
                 }
             }
             Keyword::Into => {

@@ -132,7 +132,7 @@ impl Scanner<'_> {
         let base = self.depth;
         let mut tokens = 0u32;
         let mut shape = [Token::default(); 2];
-        while !self.at_end() && !(self.current.kind == TokenKind::Comma && self.depth == base) {
+        while !(self.at_end() || self.current.kind == TokenKind::Comma && self.depth == base) {
             if let Some(slot) = shape.get_mut(tokens as usize) {
                 *slot = self.current;
             }
@@ -290,7 +290,7 @@ impl Scanner<'_> {
     /// while it runs they may change what the statement means: never certain.
     fn set_statement(&mut self) {
         self.pass();
-        while !self.at_end() && !(self.at(Keyword::For) && self.depth == 0) {
+        while !(self.at_end() || self.at(Keyword::For) && self.depth == 0) {
             self.bump();
         }
         if !self.at_end() {

@@ -728,18 +728,3 @@ fn sqlparser_agrees() {
         assert_eq!((ours.verb, ours.class), (verb, class), "{sql}");
     }
 }
-
-/// Not a test of correctness: prints nanoseconds a byte. Run with `--release -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    for sql in CORPUS {
-        let rounds = 200_000u32;
-        let start = std::time::Instant::now();
-        for _ in 0..rounds {
-            std::hint::black_box(analyse(std::hint::black_box(sql.as_bytes()), &MARIA));
-        }
-        let nanos = start.elapsed().as_nanos() as f64 / f64::from(rounds);
-        println!("{nanos:8.1} ns, {:5.2} ns a byte: {sql}", nanos / sql.len() as f64);
-    }
-}

@@ -119,7 +119,7 @@ mod tests {
         let gone = Observation::Failed(ProbeFailure::Unreachable("connection refused".into()));
         let silent = Observation::Failed(ProbeFailure::Silent { limit_ms: 1500 });
         assert_eq!(after(&[]), NodeState::Unknown);
-        assert_eq!(after(&[up.clone()]), NodeState::Serving);
+        assert_eq!(after(std::slice::from_ref(&up)), NodeState::Serving);
         assert_eq!(after(&[up.clone(), gone.clone()]), NodeState::down("connection refused"));
         assert_eq!(after(&[up.clone(), silent]), NodeState::down("silent for 1500 ms"));
         assert_eq!(after(&[gone, up]), NodeState::Serving);
