@@ -149,7 +149,7 @@ impl Pool {
             match endpoint.take(want) {
                 Taken::Session(session) => {
                     let lease = Lease::new(session, Place::counted(endpoint.clone()));
-                    if lease.looks_alive() {
+                    if let Ok(lease) = self.still_good(lease).await {
                         return Ok(lease);
                     }
                 }
@@ -197,6 +197,24 @@ impl Pool {
                     }
                 }
             }
+        }
+    }
+
+    /// A free session that can be used: its connection looks alive, and one that idled for long answers a ping. Otherwise it is given back to be
+    /// thrown away.
+    async fn still_good(&self, mut lease: Lease) -> Result<Lease, Lease> {
+        if !lease.looks_alive() {
+            return Err(lease);
+        }
+        if lease.idle_since.elapsed() <= Duration::from_millis(self.config.check_after_idle_ms) {
+            return Ok(lease);
+        }
+        let limit = Duration::from_millis(self.config.dial_timeout_ms);
+        let ping = Box::pin(tokio::time::timeout(limit, flight::fly(&mut lease.conn, b"", &[flight::Ask::Ping]))).await;
+        lease.last_use = None;
+        match ping {
+            Ok(Ok(answers)) if answers.iter().all(|a| a.error.is_none()) => Ok(lease),
+            _ => Err(lease),
         }
     }
 

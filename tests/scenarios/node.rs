@@ -185,6 +185,13 @@ impl Node {
                     return None;
                 }
                 3 => {}
+                0x0E => {
+                    self.said.lock().unwrap().push((id, "PING".into()));
+                    if !matches!((self.script)("PING"), Act::Hang) {
+                        stream.write_all(&answer(&[OK])).await.ok()?;
+                    }
+                    continue;
+                }
                 _ => {
                     stream.write_all(&answer(&[OK])).await.ok()?;
                     continue;

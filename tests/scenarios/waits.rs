@@ -52,6 +52,27 @@ async fn who_waits_in_vain_hears_which_pins_are_in_the_way() {
 }
 
 #[tokio::test]
+async fn a_server_session_that_idled_is_pinged_and_replaced_if_it_is_silent() {
+    fn dead_to_pings(sql: &str) -> Act {
+        if sql == "PING" { Act::Hang } else { Act::Answer(rows("1")) }
+    }
+    let world = World::new(script, "check_after_idle_ms = 0\n");
+    let mut client = world.client().await;
+    assert_eq!(client.ask("SELECT 1").await, one("1"));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(client.ask("SELECT 1").await, one("1"));
+    assert!(world.node.said().iter().any(|said| said == "PING"));
+
+    let world = World::new(dead_to_pings, "check_after_idle_ms = 0\ndial_timeout_ms = 200\n");
+    let mut client = world.client().await;
+    assert_eq!(client.ask("SELECT 1").await, one("1"));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    // The silent session is thrown away; the statement was not sent to it.
+    assert_eq!(client.ask("SELECT 2").await, one("1"));
+    assert_eq!(world.node.said().iter().filter(|said| *said == "SELECT 2").count(), 1);
+}
+
+#[tokio::test]
 async fn no_more_connections_than_allowed_however_many_clients() {
     fn slow(_: &str) -> Act {
         Act::After(Duration::from_millis(5), rows("1"))
