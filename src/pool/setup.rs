@@ -15,6 +15,7 @@ use crate::protocol::mysql::flavor::Flavor;
 use crate::session::baseline::Baseline;
 use crate::session::state::{CharacterSets, SessionState};
 use crate::topology::NodeView;
+use crate::topology::variables::EMPTY_VALUE_REFUSED;
 
 /// Why a fresh connection can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,8 @@ pub fn read_variables(answer: &Answer, node: &NodeView) -> (Baseline, CharacterS
             "character_set_connection" => charsets.connection = value,
             "character_set_results" => charsets.results = value,
             "collation_connection" => charsets.collation = Some(value),
+            // Servers report this value and refuse it: it can't be put back, so a change of it pins.
+            _ if value.is_empty() && EMPTY_VALUE_REFUSED.contains(&name.as_str()) => {}
             _ if node.tracked_variables.contains(&name) => values.push((Arc::from(name.as_str()), value)),
             _ => {}
         }
