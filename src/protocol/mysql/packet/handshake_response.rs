@@ -103,6 +103,8 @@ impl HandshakeResponse {
         put_null_str(&mut out, &self.user);
         if has(Capabilities::PLUGIN_AUTH_LENENC_CLIENT_DATA) {
             put_lenenc_str(&mut out, &self.auth);
+        } else if !has(Capabilities::SECURE_CONNECTION) {
+            put_null_str(&mut out, &self.auth);
         } else {
             out.put_u8(self.auth.len().min(255) as u8);
             out.put_slice(&self.auth[..self.auth.len().min(255)]);
