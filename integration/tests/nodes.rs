@@ -60,10 +60,10 @@ fn a_killed_writer_costs_no_connection() -> Result<()> {
     assert_eq!(busy.text("SELECT COUNT(*) FROM survives")?, "0", "the transaction died with its node");
     let second = writer(&mut busy, &cluster.addresses())?;
     assert_ne!(first, second);
-    // The old writer comes back and is not chosen again by itself.
+    // The old writer comes back and is not chosen again by itself. (The present one may have been its donor, and have handed the role on.)
     cluster.restart(first)?;
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(writer(&mut client(&belay)?, &cluster.addresses())?, second);
+    assert_ne!(writer(&mut client(&belay)?, &cluster.addresses())?, first);
     busy.query("DROP TABLE survives")?;
     belay.assert_healthy()
 }
