@@ -32,8 +32,8 @@ else
 fi
 
 echo
-grep -h '^SKIPPED: ' "$out" | sort | uniq -c | sed 's/^/  /'
-grep -hE '^test .* (FAILED|failed)$' "$out" | sed 's/^/  /'
+grep -ah '^SKIPPED: ' "$out" | sort | uniq -c | sed 's/^/  /'
+grep -ahE '^test .* (FAILED|failed)$' "$out" | sed 's/^/  /'
 awk -v broken="$broken" '
   /^test result: / { for (i = 1; i < NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i; if ($(i+1) ~ /^ignored/) g += $i } }
   END {

@@ -43,7 +43,8 @@ pub enum Kind {
     MySql,
 }
 
-/// The statements that make accounts, schemas and rows in a new data directory.
+/// The statements that make accounts, schemas and rows in a new data directory. The monitor account gets the grants that
+/// `belay init` prints, and no other: one that is missing there fails here.
 pub fn bootstrap_sql(kind: Kind) -> String {
     let identified = |password: &str| match kind {
         Kind::MariaDb => format!("IDENTIFIED VIA mysql_native_password USING PASSWORD('{password}')"),
@@ -57,15 +58,17 @@ pub fn bootstrap_sql(kind: Kind) -> String {
     sql += "GRANT ALL PRIVILEGES ON *.* TO admin@'%' WITH GRANT OPTION;\n";
     sql += match kind {
         Kind::MariaDb => {
-            "GRANT PROCESS, BINLOG MONITOR, REPLICA MONITOR, CONNECTION ADMIN ON *.* TO belay@'%';\n\
-             GRANT SELECT ON mysql.global_priv TO belay@'%';\n\
-             GRANT SELECT ON mysql.roles_mapping TO belay@'%';\n\
+            "GRANT PROCESS, BINLOG MONITOR, SLAVE MONITOR, CONNECTION ADMIN ON *.* TO 'belay'@'%';\n\
+             GRANT SELECT ON mysql.global_priv TO 'belay'@'%';\n\
              DROP USER IF EXISTS ''@'localhost';\nDELETE FROM mysql.global_priv WHERE User = '';\nFLUSH PRIVILEGES;\n\
              CREATE ROLE reader;\nCREATE DATABASE IF NOT EXISTS test;\n"
         }
         Kind::MySql => {
-            "GRANT PROCESS, REPLICATION CLIENT ON *.* TO belay@'%';\nGRANT CONNECTION_ADMIN ON *.* TO belay@'%';\n\
-             GRANT SELECT ON mysql.user TO belay@'%';\nGRANT SELECT ON performance_schema.* TO belay@'%';\n\
+            "GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'belay'@'%';\n\
+             GRANT CONNECTION_ADMIN ON *.* TO 'belay'@'%';\n\
+             GRANT SELECT ON mysql.user TO 'belay'@'%';\n\
+             GRANT SELECT ON mysql.global_grants TO 'belay'@'%';\n\
+             GRANT SELECT ON performance_schema.replication_group_members TO 'belay'@'%';\n\
              CREATE ROLE reader;\nCREATE DATABASE IF NOT EXISTS test;\n"
         }
     };
