@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::pool::session::ServerSession;
 use crate::protocol::mysql::capability::Capabilities;
+use crate::session::baseline::Baseline;
 use crate::session::pins::Pins;
 use crate::session::plan;
 use crate::session::state::SessionState;
@@ -48,6 +49,7 @@ struct Waiter {
     behaviour: Capabilities,
     fingerprint: u64,
     needs_no_schema: bool,
+    baseline: Arc<Baseline>,
     passed_over: u32,
     slot: oneshot::Sender<Handoff>,
 }
@@ -140,6 +142,7 @@ impl Endpoint {
             behaviour: want.behaviour,
             fingerprint: want.state.fingerprint(),
             needs_no_schema: want.state.schema().is_none(),
+            baseline: want.state.baseline().clone(),
             passed_over: 0,
             slot,
         });
@@ -291,8 +294,12 @@ fn nearest(free: &[Box<ServerSession>], want: &Want<'_>) -> Option<usize> {
 /// The waiter to serve: the first one, unless one whose state is equal to the session's waits behind it and the first was not passed over too
 /// often. A waiter the session can't serve at all is not chosen; if that is the first one, nobody is once it was passed over too often.
 fn choose_waiter(waiters: &mut VecDeque<Waiter>, session: &ServerSession, passed_over_max: u32) -> Option<usize> {
-    let fits =
-        |w: &Waiter| serves(session.behaviour, w.behaviour) && !(w.needs_no_schema && session.state.schema().is_some());
+    let fits = |w: &Waiter| {
+        serves(session.behaviour, w.behaviour)
+            && !(w.needs_no_schema && session.state.schema().is_some())
+            // What was changed must be known to the waiter, or it could not be put back.
+            && session.state.variables().iter().all(|(name, _)| w.baseline.get(name).is_some())
+    };
     let fingerprint = session.state.fingerprint();
     let first = waiters.front()?;
     if fits(first) && (first.fingerprint == fingerprint || first.passed_over >= passed_over_max) {

@@ -109,6 +109,20 @@ async fn the_cap_holds_and_a_returned_session_goes_to_the_first_waiter() {
 }
 
 #[tokio::test]
+async fn a_change_that_a_waiter_cannot_undo_is_not_handed_to_it() {
+    let endpoint = Endpoint::new(Limits { connections_max: 1, ..LIMITS });
+    let (mut lease, _node) = open(&endpoint, 1, 0, 1);
+    let mut waiter = wait(&endpoint, 2, 0, 1);
+    lease.state.set("innodb_tmpdir", b"/elsewhere");
+    lease.release(Instant::now());
+    assert!(serial_of(&mut waiter).is_none());
+    assert_eq!(endpoint.counts(), (1, 0, 1));
+    drop(_node);
+    // The session is closed for it: the waiter may dial.
+    assert!(matches!(waiter.await, Ok(Handoff::Permit)));
+}
+
+#[tokio::test]
 async fn an_equal_state_overtakes_but_only_so_often() {
     let endpoint = Endpoint::new(Limits { connections_max: 1, ..LIMITS });
     let (mut lease, _node) = open(&endpoint, 1, 0, 1);

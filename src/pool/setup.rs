@@ -110,3 +110,23 @@ pub fn read_variables(answer: &Answer, node: &NodeView) -> (Baseline, CharacterS
     }
     (Baseline::new(values), charsets)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::ClusterSnapshot;
+    use crate::topology::variables::TrackedVariables;
+
+    #[test]
+    fn a_value_that_is_reported_and_refused_is_no_part_of_the_baseline() {
+        let mut node = ClusterSnapshot::initial([("n", "h:1")], "10.11.19-MariaDB").nodes.remove(0);
+        node.tracked_variables = Arc::new(TrackedVariables::from_listing(["innodb_tmpdir", "sql_mode"]));
+        let row = |name: &'static str, value: &'static str| vec![Some(Bytes::from(name)), Some(Bytes::from(value))];
+        let answer =
+            |tmpdir| Answer { rows: vec![row("innodb_tmpdir", tmpdir), row("sql_mode", "")], ..Answer::default() };
+        let (baseline, _) = read_variables(&answer(""), &node);
+        assert_eq!(baseline.get("innodb_tmpdir"), None);
+        assert_eq!(baseline.get("sql_mode"), Some(&Bytes::new()));
+        assert!(read_variables(&answer("/t"), &node).0.get("innodb_tmpdir").is_some());
+    }
+}

@@ -22,7 +22,7 @@ use crate::proxy::registry::{InsertId, SessionHandle, Target};
 use crate::proxy::session::ClientSession;
 use crate::router::{self, Route};
 use crate::session::effects;
-use crate::session::plan::ReplayPlan;
+use crate::session::plan::{ReplayPlan, Unreachable, Unwritable};
 use crate::sql::{Effects, Facts, VolatileKind};
 use crate::topology::NodeView;
 
@@ -239,7 +239,12 @@ impl ClientSession {
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let mut plan = match ReplayPlan::between(&self.state, &lease.state) {
             Ok(plan) => plan,
-            Err(_) => return Err(BindEnd::Refused(errors::value_lost("the missing default schema"))),
+            Err(Unreachable::SchemaCannotBeUnset) => {
+                return Err(BindEnd::Refused(errors::value_lost("the missing default schema")));
+            }
+            Err(Unreachable::VariableCannotBePutBack) => {
+                return Err(BindEnd::Refused(errors::value_lost("a variable that its login did not know")));
+            }
         };
         plan.last_insert_id = wanted_id.filter(|id| lease.last_insert_id != Some(*id));
         let unread = lease.unread_insert_id.filter(|other| *other != self.handle.id);
@@ -248,7 +253,13 @@ impl ClientSession {
         if plan.is_empty() && unread.is_none() && set_option.is_none() && !clear_diagnostics {
             return Ok(());
         }
-        let asks = asks_of(&plan, unread.is_some(), set_option, clear_diagnostics);
+        let asks = match asks_of(&plan, unread.is_some(), set_option, clear_diagnostics) {
+            Ok(asks) => asks,
+            // Nothing was said yet: the server session is as it was.
+            Err(error) => {
+                return Err(BindEnd::Refused(errors::replay_impossible(&self.cx.node_name(lease.node), &error.name)));
+            }
+        };
         let mut closes = BytesMut::new();
         lease.prepared.write_closes(&mut closes);
         lease.last_use = None;
@@ -301,7 +312,12 @@ impl ClientSession {
 
 /// What is said before the client's statement. What others left is read before anything could change it; their diagnostics are cleared last, by the
 /// one kind of statement that does so on every server: one that reads a table, even a derived one.
-fn asks_of(plan: &ReplayPlan, read_insert_id: bool, set_option: Option<bool>, clear_diagnostics: bool) -> Vec<Ask> {
+fn asks_of(
+    plan: &ReplayPlan,
+    read_insert_id: bool,
+    set_option: Option<bool>,
+    clear_diagnostics: bool,
+) -> Result<Vec<Ask>, Unwritable> {
     let mut asks = Vec::with_capacity(3);
     if read_insert_id {
         asks.push(Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()")));
@@ -309,7 +325,7 @@ fn asks_of(plan: &ReplayPlan, read_insert_id: bool, set_option: Option<bool>, cl
     if let Some(schema) = &plan.schema {
         asks.push(Ask::InitDb(schema.clone()));
     }
-    if let Some(set) = plan.set_statement() {
+    if let Some(set) = plan.set_statement()? {
         asks.push(Ask::Query(Bytes::from(set)));
     }
     if let Some(on) = set_option {
@@ -318,7 +334,7 @@ fn asks_of(plan: &ReplayPlan, read_insert_id: bool, set_option: Option<bool>, cl
     if clear_diagnostics {
         asks.push(Ask::Query(Bytes::from_static(b"SELECT 1 FROM (SELECT 1) belay LIMIT 0")));
     }
-    asks
+    Ok(asks)
 }
 
 /// Whether the statement reads LAST_INSERT_ID() in any of its forms, or may do so out of sight.

@@ -169,6 +169,17 @@ pub fn replay_refused(node: &str, what: &str, error: &ErrorReply) -> ErrorReply 
     )
 }
 
+/// State that belay can't put into a statement, so that no other server session can be given it.
+pub fn replay_impossible(node: &str, variable: &str) -> ErrorReply {
+    reply(
+        1105,
+        format!(
+            "belay: this session's variable '{variable}' can't be restored on node '{node}', because its name can't be written into a statement; \
+             the statement was not executed"
+        ),
+    )
+}
+
 /// A value of the last statement that can't be known any more.
 pub fn value_lost(what: &str) -> ErrorReply {
     reply(

@@ -30,10 +30,20 @@ pub struct Distance(pub u32);
 pub enum Unreachable {
     /// A schema can be changed but not given up, and the client has none.
     SchemaCannotBeUnset,
+    /// Somebody changed a variable there that the client's login did not know, so nobody can say what it was before.
+    VariableCannotBePutBack,
 }
 
-/// Variables whose value differs, with the value that `want` has. A variable that `have` changed and `want`'s baseline does not know
-/// (nodes of different versions) is left out: it can't be put back by name, so the caller's distance keeps such sessions apart.
+/// A variable that must be put back has a name that can't be written into a statement.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the variable '{name}' can't be put back")]
+pub struct Unwritable {
+    /// The variable.
+    pub name: Arc<str>,
+}
+
+/// Variables whose value differs, with the value that `want` has. A variable that `have` changed and `want` does not know is left out, as it can't
+/// be put back: [`distance`] and [`ReplayPlan::between`] refuse such a pair.
 pub fn differing_variables(want: &SessionState, have: &SessionState) -> Vec<(Arc<str>, Bytes)> {
     let mut out: Vec<(Arc<str>, Bytes)> = Vec::new();
     if Arc::ptr_eq(want.baseline(), have.baseline()) {
@@ -93,14 +103,24 @@ fn merge(want: &SessionState, have: &SessionState, out: &mut Vec<(Arc<str>, Byte
     }
 }
 
+/// Whether a replay leads from `have` to `want` at all.
+fn reachable(want: &SessionState, have: &SessionState) -> Result<(), Unreachable> {
+    if want.schema().is_none() && have.schema().is_some() {
+        return Err(Unreachable::SchemaCannotBeUnset);
+    }
+    // Nodes of different versions, or with values that they report and refuse, have different lists of variables.
+    if have.variables().iter().any(|(name, _)| want.get(name).is_none()) {
+        return Err(Unreachable::VariableCannotBePutBack);
+    }
+    Ok(())
+}
+
 /// How far `have` is from `want`; an error where no replay leads from one to the other.
 pub fn distance(want: &SessionState, have: &SessionState) -> Result<Distance, Unreachable> {
     if want.same_as(have) {
         return Ok(Distance(0));
     }
-    if want.schema().is_none() && have.schema().is_some() {
-        return Err(Unreachable::SchemaCannotBeUnset);
-    }
+    reachable(want, have)?;
     let mut differences = differing_variables(want, have).len() as u32;
     differences += u32::from(want.charsets() != have.charsets());
     differences += u32::from(want.schema() != have.schema());
@@ -113,9 +133,7 @@ impl ReplayPlan {
         if want.same_as(have) {
             return Ok(ReplayPlan::default());
         }
-        if want.schema().is_none() && have.schema().is_some() {
-            return Err(Unreachable::SchemaCannotBeUnset);
-        }
+        reachable(want, have)?;
         Ok(ReplayPlan {
             variables: differing_variables(want, have),
             charsets: (want.charsets() != have.charsets()).then(|| want.charsets().clone()),
@@ -141,32 +159,29 @@ impl ReplayPlan {
     /// The one `SET` statement of this plan (everything but the schema); `None` if there is nothing to set.
     ///
     /// Character sets come first, so that string values that follow are read in the set the client had when it chose them; an explicit
-    /// collation comes after the connection's set, which would put it back to a default.
-    pub fn set_statement(&self) -> Option<Vec<u8>> {
+    /// collation comes after the connection's set, which would put it back to a default. All or nothing: one name that can't be written makes
+    /// the whole plan impossible.
+    pub fn set_statement(&self) -> Result<Option<Vec<u8>>, Unwritable> {
         let mut out: Vec<u8> = Vec::new();
         let mut assign = |name: &str, value: &[u8]| {
-            let start = out.len();
-            out.extend_from_slice(if start == 0 { b"SET @@SESSION." } else { b",@@SESSION." });
-            if literal::variable_assignment(name.as_bytes(), value, &mut out).is_err() {
-                // invariant: names come from the server's own list of variables; one that can't be written is left as it is.
-                out.truncate(start);
-            }
+            out.extend_from_slice(if out.is_empty() { b"SET @@SESSION." } else { b",@@SESSION." });
+            literal::variable_assignment(name.as_bytes(), value, &mut out).map_err(|_| Unwritable { name: name.into() })
         };
         if let Some(sets) = &self.charsets {
-            assign("character_set_client", &sets.client);
-            assign("character_set_results", &sets.results);
-            assign("character_set_connection", &sets.connection);
+            assign("character_set_client", &sets.client)?;
+            assign("character_set_results", &sets.results)?;
+            assign("character_set_connection", &sets.connection)?;
             if let Some(collation) = &sets.collation {
-                assign("collation_connection", collation);
+                assign("collation_connection", collation)?;
             }
         }
         for (name, value) in &self.variables {
-            assign(name, value);
+            assign(name, value)?;
         }
         if let Some(id) = self.last_insert_id {
-            assign("last_insert_id", id.to_string().as_bytes());
+            assign("last_insert_id", id.to_string().as_bytes())?;
         }
-        (!out.is_empty()).then_some(out)
+        Ok((!out.is_empty()).then_some(out))
     }
 }
 
@@ -202,7 +217,32 @@ mod tests {
         let mut have = want.clone();
         have.set("sql_mode", b"ANSI");
         let plan = ReplayPlan::between(&want, &have).unwrap();
-        assert_eq!(plan.set_statement().unwrap(), b"SET @@SESSION.sql_mode='STRICT'");
+        assert_eq!(plan.set_statement().unwrap().unwrap(), b"SET @@SESSION.sql_mode='STRICT'");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_written_spoils_the_plan() {
+        let want = SessionState::new(baseline(&[("a b", "1"), ("c", "1")]), charsets(), None);
+        let have = SessionState::new(baseline(&[("a b", "2"), ("c", "2")]), charsets(), None);
+        let plan = ReplayPlan::between(&want, &have).unwrap();
+        assert_eq!(plan.set_statement(), Err(Unwritable { name: Arc::from("a b") }));
+    }
+
+    #[test]
+    fn a_change_that_the_client_cannot_undo_keeps_the_server_session_away() {
+        let unknowing = SessionState::new(baseline(&[("a", "1")]), charsets(), None);
+        let knowing = SessionState::new(baseline(&[("a", "1"), ("innodb_tmpdir", "/t")]), charsets(), None);
+        // Nobody changed it: the node's own value, which is no difference between sessions.
+        assert_eq!(distance(&unknowing, &knowing), Ok(Distance(0)));
+        let mut changed = knowing.clone();
+        changed.set("innodb_tmpdir", b"/elsewhere");
+        assert_eq!(distance(&unknowing, &changed), Err(Unreachable::VariableCannotBePutBack));
+        assert_eq!(ReplayPlan::between(&unknowing, &changed), Err(Unreachable::VariableCannotBePutBack));
+        assert_eq!(distance(&knowing, &changed), Ok(Distance(1)));
+        // One that took it over from a client of another node can't give it up either.
+        let mut taken_over = unknowing.clone();
+        taken_over.become_like(&changed);
+        assert_eq!(distance(&unknowing, &taken_over), Err(Unreachable::VariableCannotBePutBack));
     }
 
     #[test]
