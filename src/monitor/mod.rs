@@ -16,13 +16,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
 use crate::auth::accounts::AccountTable;
 use crate::config::MonitorConfig;
 use crate::metrics::Metrics;
 use crate::monitor::link::Connector;
 use crate::monitor::publisher::Publisher;
-use crate::topology::{ClusterSnapshot, HealthLimits, NodeId};
+use crate::topology::{ClusterSnapshot, HealthLimits, NodeId, NodeState, Sample};
 
 /// Global variables are read this often: a SET GLOBAL is noticed within this time.
 const GLOBALS_INTERVAL: Duration = Duration::from_secs(2);
@@ -69,12 +70,26 @@ impl MonitorSettings {
     }
 }
 
+/// The last probe of a node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Probed {
+    /// When it began; `None` before the first one.
+    pub began: Option<std::time::Instant>,
+    /// What it found.
+    pub state: NodeState,
+    /// When the node's server process started, see [`crate::topology::NodeView::started_at_s`].
+    pub started_at_s: i64,
+    /// How far the node had come; `None` if the probe failed.
+    pub sample: Option<Sample>,
+}
+
 /// What the rest of belay holds of the monitor. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ClusterHandle {
     snapshot: Arc<ArcSwap<ClusterSnapshot>>,
     version: watch::Receiver<u64>,
     suspects: Arc<[Notify]>,
+    probed: Arc<[watch::Receiver<Probed>]>,
     /// Set when a node has answered the question for accounts for the first time, with accounts or with a refusal.
     accounts_asked: Arc<AtomicBool>,
 }
@@ -83,9 +98,10 @@ impl ClusterHandle {
     /// A cluster that nobody probes: it is what the publisher is told.
     pub fn unwatched(initial: ClusterSnapshot, metrics: Arc<Metrics>) -> (ClusterHandle, Publisher) {
         let suspects = initial.nodes.iter().map(|_| Notify::new()).collect();
+        let probed = initial.nodes.iter().map(|_| watch::channel(Probed::default()).1).collect();
         let (publisher, version) = Publisher::new(initial, metrics);
         let snapshot = publisher.snapshot();
-        (ClusterHandle { snapshot, version, suspects, accounts_asked: Arc::default() }, publisher)
+        (ClusterHandle { snapshot, version, suspects, probed, accounts_asked: Arc::default() }, publisher)
     }
 
     /// The cluster as it was seen last.
@@ -105,6 +121,22 @@ impl ClusterHandle {
         if let Some(notify) = self.suspects.get(node.index()) {
             notify.notify_one();
         }
+    }
+
+    /// The position that the last probe of a node found.
+    pub fn sample(&self, node: NodeId) -> Option<Sample> {
+        self.probed.get(node.index())?.borrow().sample.clone()
+    }
+
+    /// The first probe of a node that begins after `when`; `None` if none has ended within `limit`. The node is suspected, so the probe comes at once.
+    /// Cancel safe.
+    pub async fn probe_after(&self, node: NodeId, when: std::time::Instant, limit: Duration) -> Option<Probed> {
+        let mut probed = self.probed.get(node.index())?.clone();
+        let until = tokio::time::Instant::now() + limit;
+        self.suspect(node);
+        let fresh = probed.wait_for(|p| p.began.is_some_and(|began| began > when));
+        // An end of the monitor is an end of its probes.
+        timeout_at(until, fresh).await.ok()?.ok().map(|p| p.clone())
     }
 
     /// Whether clients can be served now, or why not.
@@ -142,15 +174,18 @@ impl Monitor {
         let (publisher, version) = Publisher::new(initial, Arc::clone(&metrics));
         let publisher = Arc::new(publisher);
         let accounts_asked = Arc::default();
-        let cluster = ClusterHandle { snapshot: publisher.snapshot(), version, suspects, accounts_asked };
+        let (senders, probed): (Vec<_>, Vec<_>) = ids.iter().map(|_| watch::channel(Probed::default())).unzip();
+        let probed = probed.into();
+        let cluster = ClusterHandle { snapshot: publisher.snapshot(), version, suspects, probed, accounts_asked };
         let table = Arc::new(ArcSwap::from_pointee(AccountTable::unreadable()));
         let mut tasks = JoinSet::new();
-        for id in ids {
+        for (id, probed) in ids.into_iter().zip(senders) {
             let task = node_task::NodeTask::new(
                 id,
                 Arc::clone(&connector),
                 settings,
                 Arc::clone(&publisher),
+                probed,
                 Arc::clone(&metrics),
             );
             tasks.spawn(task.run(cluster.clone()));

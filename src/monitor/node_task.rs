@@ -14,15 +14,18 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::metrics::{Metrics, ProbeResult};
 use crate::monitor::link::{Connector, Link, LinkAnswer, LinkBroken, Rows, bytes, text};
 use crate::monitor::publisher::Publisher;
-use crate::monitor::{ClusterHandle, MonitorSettings};
+use crate::monitor::{ClusterHandle, MonitorSettings, Probed};
 use crate::topology::facts::{STATUS_SQL, VARIABLES_SQL};
 use crate::topology::variables::{FALLBACK_SQL, listing_sql};
-use crate::topology::{NodeFacts, NodeHealth, NodeId, NodeReport, Observation, ProbeFailure, TrackedVariables};
+use crate::topology::{
+    NodeFacts, NodeHealth, NodeId, NodeReport, Observation, Position, ProbeFailure, Sample, TrackedVariables,
+};
 
 /// Reads all global variables, for the fingerprint.
 const GLOBALS_SQL: &str = "SHOW GLOBAL VARIABLES";
@@ -35,6 +38,7 @@ pub struct NodeTask<C: Connector> {
     connector: Arc<C>,
     settings: MonitorSettings,
     publisher: Arc<Publisher>,
+    probed: watch::Sender<Probed>,
     metrics: Arc<Metrics>,
     link: Option<C::Link>,
     health: NodeHealth,
@@ -50,6 +54,7 @@ impl<C: Connector> NodeTask<C> {
         connector: Arc<C>,
         settings: MonitorSettings,
         publisher: Arc<Publisher>,
+        probed: watch::Sender<Probed>,
         metrics: Arc<Metrics>,
     ) -> NodeTask<C> {
         NodeTask {
@@ -57,6 +62,7 @@ impl<C: Connector> NodeTask<C> {
             connector,
             settings,
             publisher,
+            probed,
             metrics,
             link: None,
             health: NodeHealth::default(),
@@ -88,6 +94,7 @@ impl<C: Connector> NodeTask<C> {
     }
 
     async fn probe_once(&mut self) -> ProbeResult {
+        let began = std::time::Instant::now();
         let started = Instant::now();
         let limit = self.settings.probe_timeout;
         let observation = match timeout(limit, self.observe()).await {
@@ -113,6 +120,16 @@ impl<C: Connector> NodeTask<C> {
         self.health.observe(&observation, self.settings.health);
         self.report.state = self.health.state().clone();
         self.publisher.report(self.id, self.report.clone());
+        let sample = match observation {
+            Observation::Answered(facts) => Some(Sample { began, position: facts.position }),
+            Observation::Failed(_) => None,
+        };
+        self.probed.send_replace(Probed {
+            began: Some(began),
+            state: self.report.state.clone(),
+            started_at_s: self.report.started_at_s,
+            sample,
+        });
         result
     }
 
@@ -148,8 +165,8 @@ impl<C: Connector> NodeTask<C> {
         if started_at_s.abs_diff(self.report.started_at_s) > START_JITTER_S.unsigned_abs() {
             self.report.started_at_s = started_at_s;
         }
-        // Uptime alone differs at every probe and says no more than the start does.
-        self.report.facts = Some(NodeFacts { uptime_s: 0, ..facts.clone() });
+        // Uptime alone differs at every probe and says no more than the start does; so does the position, which is told apart.
+        self.report.facts = Some(NodeFacts { uptime_s: 0, position: Position::Unknown, ..facts.clone() });
     }
 
     /// Reads what sessions must know of the node's variables: at once on a new connection (a restarted server may be another

@@ -1,15 +1,16 @@
 //! What one probe read from a node: the rows of its status and variables, in types.
 
 use crate::protocol::mysql::flavor::Flavor;
+use crate::topology::position::Position;
 
 /// The first statement of a probe. One reply of rows (name, value). Works on nodes that refuse everything else.
 pub const STATUS_SQL: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime','wsrep_ready','wsrep_local_state',\
-     'wsrep_local_state_comment','wsrep_cluster_status','wsrep_connected','wsrep_cluster_state_uuid')";
+     'wsrep_local_state_comment','wsrep_cluster_status','wsrep_connected','wsrep_cluster_state_uuid','wsrep_last_committed')";
 
 /// The second statement of a probe. One reply of rows (name, value).
 pub const VARIABLES_SQL: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version','version_comment','read_only',\
      'super_read_only','innodb_read_only','offline_mode','wsrep_on','wsrep_desync','wsrep_reject_queries',\
-     'wsrep_sst_donor_rejects_queries')";
+     'wsrep_sst_donor_rejects_queries','gtid_current_pos','gtid_executed')";
 
 /// What is said of Galera by a node that has the provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct NodeFacts {
     pub offline_mode: bool,
     /// What it says of Galera; `None` on a server that is in no Galera cluster.
     pub wsrep: Option<WsrepFacts>,
+    /// How far it has come in the cluster's history.
+    pub position: Position,
 }
 
 /// Why rows could not become facts.
@@ -75,6 +78,7 @@ impl NodeFacts {
         let mut facts = NodeFacts::default();
         let mut wsrep = WsrepFacts::default();
         let mut uptime_s = None;
+        let (mut seqno, mut gtid_current_pos, mut gtid_executed) = (None, None, None);
         for (name, value) in rows {
             match name.to_ascii_lowercase().as_str() {
                 "version" => facts.version = value.to_owned(),
@@ -89,6 +93,9 @@ impl NodeFacts {
                 "wsrep_local_state" => wsrep.local_state = value.parse().ok(),
                 "wsrep_local_state_comment" => wsrep.local_state_comment = value.to_owned(),
                 "wsrep_cluster_status" => wsrep.cluster_status = value.to_owned(),
+                "wsrep_last_committed" => seqno = value.parse().ok(),
+                "gtid_current_pos" => gtid_current_pos = Some(value),
+                "gtid_executed" => gtid_executed = Some(value),
                 "wsrep_cluster_state_uuid" => wsrep.cluster_uuid = value.to_owned(),
                 "wsrep_desync" => wsrep.desync = is_on(value),
                 "wsrep_reject_queries" => wsrep.rejects_queries = !value.eq_ignore_ascii_case("NONE"),
@@ -104,7 +111,17 @@ impl NodeFacts {
         // MariaDB without Galera lists wsrep_* too: off and disconnected. With wsrep_on switched off at run time it is
         // still connected, and that must not pass for an ordinary server: its writes would reach no other node.
         if wsrep.on || wsrep.connected {
+            facts.position = match seqno {
+                Some(seqno) => Position::Galera { history: wsrep.cluster_uuid.clone(), seqno },
+                None => Position::Unknown,
+            };
             facts.wsrep = Some(wsrep);
+        } else {
+            facts.position = match facts.flavor {
+                Flavor::MariaDb => gtid_current_pos.map_or(Position::Unknown, Position::mariadb),
+                Flavor::MySql => gtid_executed.map_or(Position::Unknown, Position::mysql),
+                Flavor::OceanBase => Position::Unknown,
+            };
         }
         Ok(facts)
     }

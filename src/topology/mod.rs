@@ -3,17 +3,21 @@
 //! Pure: observations come in as values (`monitor` makes them), snapshots come out. One detector a kind of cluster.
 
 pub mod address;
+pub mod causal;
 pub mod facts;
 pub mod galera;
 pub mod health;
 pub mod node;
+pub mod position;
 pub mod read_only;
 pub mod snapshot;
 pub mod variables;
 pub mod writer;
 
+pub use causal::{Need, Sample, Seen, Written};
 pub use facts::NodeFacts;
 pub use health::{HealthLimits, NodeHealth, Observation, ProbeFailure};
 pub use node::{NodeId, NodeState, NodeView, Role};
+pub use position::Position;
 pub use snapshot::{ClusterKind, ClusterSnapshot, NodeReport};
 pub use variables::TrackedVariables;

@@ -61,6 +61,8 @@ pub struct ClusterSnapshot {
     pub writer: Option<NodeId>,
     /// Why this one, or why nobody.
     pub why_writer: String,
+    /// Counts the changes of `writer`, to another node or to none and back.
+    pub writer_epoch: u64,
     /// Several nodes claim to be the one primary.
     pub split_brain: bool,
     /// The version for greetings: the lowest of the living nodes; the last known one while none lives; else the configured one.
@@ -90,6 +92,7 @@ impl ClusterSnapshot {
             nodes: (0..).zip(nodes).map(view).collect(),
             writer: None,
             why_writer: "no node has answered yet".to_owned(),
+            writer_epoch: 0,
             split_brain: false,
             server_version: server_version.into(),
             flavor: Flavor::of_version(server_version),
@@ -157,6 +160,9 @@ impl ClusterSnapshot {
         // 'kept' says less than why it was taken in the first place.
         if choice.writer.is_none() || choice.writer != self.writer || choice.split_brain || self.split_brain {
             self.why_writer = choice.why;
+        }
+        if choice.writer != self.writer {
+            self.writer_epoch = self.writer_epoch.wrapping_add(1);
         }
         (self.writer, self.split_brain) = (choice.writer, choice.split_brain);
         for node in &mut self.nodes {
