@@ -5,24 +5,19 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-
 use crate::error::Stage;
 use crate::metrics::labels::BindKind;
 use crate::net::stream::{Silence, Stream};
 use crate::pool::AcquireError;
 use crate::pool::endpoint::Want;
-use crate::pool::flight::{self, Ask};
 use crate::pool::lease::Lease;
 use crate::pool::session::BEHAVIOUR;
 use crate::protocol::ErrorReply;
-use crate::protocol::mysql::capability::Capabilities;
 use crate::proxy::errors;
 use crate::proxy::registry::{InsertId, SessionHandle, Target};
 use crate::proxy::session::ClientSession;
 use crate::router::{self, Route};
 use crate::session::effects;
-use crate::session::plan::{ReplayPlan, Unreachable, Unwritable};
 use crate::sql::{Effects, Facts, VolatileKind};
 use crate::topology::NodeView;
 
@@ -232,109 +227,6 @@ impl ClientSession {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-
-    /// Makes the bound server session equal to what the client believes, in at most one round trip (two after a change of several kinds).
-    async fn replay(&mut self, needs_insert_id: bool, clear_diagnostics: bool) -> Result<(), BindEnd> {
-        let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
-        let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
-        let mut plan = match ReplayPlan::between(&self.state, &lease.state) {
-            Ok(plan) => plan,
-            Err(Unreachable::SchemaCannotBeUnset) => {
-                return Err(BindEnd::Refused(errors::value_lost("the missing default schema")));
-            }
-            Err(Unreachable::VariableCannotBePutBack) => {
-                return Err(BindEnd::Refused(errors::value_lost("a variable that its login did not know")));
-            }
-        };
-        plan.last_insert_id = wanted_id.filter(|id| lease.last_insert_id != Some(*id));
-        let unread = lease.unread_insert_id.filter(|other| *other != self.handle.id);
-        let multi = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
-        let set_option = (lease.behaviour.contains(Capabilities::MULTI_STATEMENTS) != multi).then_some(multi);
-        if plan.is_empty() && unread.is_none() && set_option.is_none() && !clear_diagnostics {
-            return Ok(());
-        }
-        let asks = match asks_of(&plan, unread.is_some(), set_option, clear_diagnostics) {
-            Ok(asks) => asks,
-            // Nothing was said yet: the server session is as it was.
-            Err(error) => {
-                return Err(BindEnd::Refused(errors::replay_impossible(&self.cx.node_name(lease.node), &error.name)));
-            }
-        };
-        let mut closes = BytesMut::new();
-        lease.prepared.write_closes(&mut closes);
-        lease.last_use = None;
-        let answers = match Box::pin(flight::fly(&mut lease.conn, &closes, &asks)).await {
-            Ok(answers) => answers,
-            Err(error) => {
-                tracing::debug!(session = self.handle.id, %error, "a replay did not come back");
-                return Err(BindEnd::Lost(Stage::Replay));
-            }
-        };
-        let mut answers = answers.into_iter();
-        if let Some(other) = unread {
-            let id = answers.next().and_then(|a| a.single().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok()));
-            lease.unread_insert_id = None;
-            lease.last_insert_id = id;
-            self.cx.insert_id_read(other, lease.serial, id);
-        }
-        if let Some(error) = answers.find_map(|a| a.error) {
-            let name = self.cx.node_name(lease.node);
-            // Half of the plan may be in force: this server session is of no use to anybody.
-            let what = plan.what();
-            let lease = self.lease.take();
-            if let Some(lease) = &lease {
-                self.server_session_gone(lease);
-                self.unbound_from(lease);
-            }
-            drop(lease);
-            return Err(BindEnd::Refused(errors::replay_refused(&name, what, &error)));
-        }
-        lease.state.become_like(&self.state);
-        lease.behaviour.set(Capabilities::MULTI_STATEMENTS, multi);
-        if let Some(id) = plan.last_insert_id {
-            lease.last_insert_id = Some(id);
-        }
-        self.cx.measure.replayed(plan.variables.len(), plan.charsets.is_some(), plan.schema.is_some());
-        Ok(())
-    }
-
-    /// The value that LAST_INSERT_ID() must have on the bound server session; `None` if it has it already.
-    fn wanted_insert_id(&self) -> Result<Option<u64>, BindEnd> {
-        let Some(lease) = &self.lease else { return Ok(None) };
-        match *self.handle.insert_id() {
-            InsertId::Zero => Ok(Some(0)),
-            InsertId::Known(id) => Ok(Some(id)),
-            InsertId::On(serial) if serial == lease.serial => Ok(None),
-            InsertId::On(_) | InsertId::Lost => Err(BindEnd::Refused(errors::value_lost("LAST_INSERT_ID()"))),
-        }
-    }
-}
-
-/// What is said before the client's statement. What others left is read before anything could change it; their diagnostics are cleared last, by the
-/// one kind of statement that does so on every server: one that reads a table, even a derived one.
-fn asks_of(
-    plan: &ReplayPlan,
-    read_insert_id: bool,
-    set_option: Option<bool>,
-    clear_diagnostics: bool,
-) -> Result<Vec<Ask>, Unwritable> {
-    let mut asks = Vec::with_capacity(3);
-    if read_insert_id {
-        asks.push(Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()")));
-    }
-    if let Some(schema) = &plan.schema {
-        asks.push(Ask::InitDb(schema.clone()));
-    }
-    if let Some(set) = plan.set_statement()? {
-        asks.push(Ask::Query(Bytes::from(set)));
-    }
-    if let Some(on) = set_option {
-        asks.push(Ask::SetOption(u16::from(!on)));
-    }
-    if clear_diagnostics {
-        asks.push(Ask::Query(Bytes::from_static(b"SELECT 1 FROM (SELECT 1) belay LIMIT 0")));
-    }
-    Ok(asks)
 }
 
 /// Whether the statement reads LAST_INSERT_ID() in any of its forms, or may do so out of sight.

@@ -15,6 +15,7 @@ pub mod login_target;
 pub mod measure;
 pub mod registry;
 pub mod relay;
+mod replay;
 pub mod report;
 mod send;
 pub mod session;

@@ -147,15 +147,6 @@ impl ReplayPlan {
         self.variables.is_empty() && self.charsets.is_none() && self.schema.is_none() && self.last_insert_id.is_none()
     }
 
-    /// What the plan is about, for an error message.
-    pub fn what(&self) -> &'static str {
-        match (self.variables.is_empty() && self.charsets.is_none(), self.schema.is_some()) {
-            (true, true) => "schema",
-            (false, true) => "schema and variables",
-            (_, false) => "variables",
-        }
-    }
-
     /// The one `SET` statement of this plan (everything but the schema); `None` if there is nothing to set.
     ///
     /// Character sets come first, so that string values that follow are read in the set the client had when it chose them; an explicit

@@ -1,0 +1,181 @@
+//! The replay: one flight that makes the bound server session equal to what the client believes, before the client's statement is sent.
+//!
+//! The flight is a list of entries in the order in which they must happen. Each knows what is said and what its answer, or an error, means; whoever
+//! has more to say before a statement adds entries of a purpose of their own. All of them cost one round trip together.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::Stage;
+use crate::pool::flight::{self, Answer, Ask};
+use crate::protocol::ErrorReply;
+use crate::protocol::mysql::capability::Capabilities;
+use crate::proxy::bind::BindEnd;
+use crate::proxy::errors;
+use crate::proxy::registry::InsertId;
+use crate::proxy::session::ClientSession;
+use crate::session::plan::{ReplayPlan, Unreachable};
+
+/// What an entry is for. An error has the consequence that is named here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Reads the LAST_INSERT_ID() that another client left here. An error: its value is lost to that client, and nothing else is.
+    InsertIdOf(u32),
+    /// Makes a part of the state equal; it names the part. An error: half of the plan may be in force, so nobody can use the server session.
+    State(&'static str),
+    /// Clears the diagnostics of others. An error is one of state.
+    Diagnostics,
+}
+
+/// One statement of the flight.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// What is said.
+    pub ask: Ask,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+impl Entry {
+    /// An entry that makes `part` of the state equal.
+    fn state(part: &'static str, ask: Ask) -> Entry {
+        Entry { ask, purpose: Purpose::State(part) }
+    }
+}
+
+impl ClientSession {
+    /// Makes the bound server session equal to what the client believes, in at most one round trip.
+    pub(super) async fn replay(&mut self, needs_insert_id: bool, clear_diagnostics: bool) -> Result<(), BindEnd> {
+        let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
+        let plan = self.plan(wanted_id)?;
+        let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let unread = lease.unread_insert_id.filter(|other| *other != self.handle.id);
+        let multi = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
+        let set_option = (lease.behaviour.contains(Capabilities::MULTI_STATEMENTS) != multi).then_some(multi);
+        if plan.is_empty() && unread.is_none() && set_option.is_none() && !clear_diagnostics {
+            return Ok(());
+        }
+        let entries = match entries_of(&plan, unread, set_option, clear_diagnostics) {
+            Ok(entries) => entries,
+            // Nothing was said yet: the server session is as it was.
+            Err(name) => {
+                return Err(BindEnd::Refused(errors::replay_impossible(&self.cx.node_name(lease.node), &name)));
+            }
+        };
+        Box::pin(self.fly(entries)).await?;
+        let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
+        lease.state.become_like(&self.state);
+        lease.behaviour.set(Capabilities::MULTI_STATEMENTS, multi);
+        if let Some(id) = plan.last_insert_id {
+            lease.last_insert_id = Some(id);
+        }
+        self.cx.measure.replayed(plan.variables.len(), plan.charsets.is_some(), plan.schema.is_some());
+        Ok(())
+    }
+
+    /// What differs between the client and the bound server session.
+    fn plan(&self, wanted_id: Option<u64>) -> Result<ReplayPlan, BindEnd> {
+        let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let mut plan = ReplayPlan::between(&self.state, &lease.state).map_err(|why| {
+            BindEnd::Refused(errors::value_lost(match why {
+                Unreachable::SchemaCannotBeUnset => "the missing default schema",
+                Unreachable::VariableCannotBePutBack => "a variable that its login did not know",
+            }))
+        })?;
+        plan.last_insert_id = wanted_id.filter(|id| lease.last_insert_id != Some(*id));
+        Ok(plan)
+    }
+
+    /// Sends the entries in one write and takes every answer for what it means.
+    async fn fly(&mut self, entries: Vec<Entry>) -> Result<(), BindEnd> {
+        let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let mut closes = BytesMut::new();
+        lease.prepared.write_closes(&mut closes);
+        lease.last_use = None;
+        let (asks, purposes): (Vec<Ask>, Vec<Purpose>) = entries.into_iter().map(|e| (e.ask, e.purpose)).unzip();
+        let answers = match flight::fly(&mut lease.conn, &closes, &asks).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                tracing::debug!(session = self.handle.id, %error, "a replay did not come back");
+                return Err(BindEnd::Lost(Stage::Replay));
+            }
+        };
+        let mut refusal = None;
+        for (purpose, answer) in purposes.into_iter().zip(answers) {
+            if let Some(refused) = self.landed(purpose, answer) {
+                // What comes behind the first refusal may be a consequence of it.
+                refusal = refusal.or(Some(refused));
+            }
+        }
+        match refusal {
+            None => Ok(()),
+            Some((part, error)) => Err(BindEnd::Refused(self.half_replayed(part, &error))),
+        }
+    }
+
+    /// One answer. What it returns makes the server session useless: the part of the state, and the node's error.
+    fn landed(&mut self, purpose: Purpose, answer: Answer) -> Option<(&'static str, ErrorReply)> {
+        match purpose {
+            Purpose::InsertIdOf(other) => {
+                let lease = self.lease.as_mut()?;
+                let id = answer.single().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+                lease.unread_insert_id = None;
+                lease.last_insert_id = id;
+                self.cx.insert_id_read(other, lease.serial, id);
+                None
+            }
+            Purpose::State(part) => answer.error.map(|error| (part, error)),
+            Purpose::Diagnostics => answer.error.map(|error| ("diagnostics", error)),
+        }
+    }
+
+    /// Half of the plan may be in force: this server session is of no use to anybody.
+    fn half_replayed(&mut self, part: &'static str, error: &ErrorReply) -> ErrorReply {
+        let Some(lease) = self.lease.take() else { return errors::replay_refused("?", part, error) };
+        let name = self.cx.node_name(lease.node);
+        self.server_session_gone(&lease);
+        self.unbound_from(&lease);
+        errors::replay_refused(&name, part, error)
+    }
+
+    /// The value that LAST_INSERT_ID() must have on the bound server session; `None` if it has it already.
+    fn wanted_insert_id(&self) -> Result<Option<u64>, BindEnd> {
+        let Some(lease) = &self.lease else { return Ok(None) };
+        match *self.handle.insert_id() {
+            InsertId::Zero => Ok(Some(0)),
+            InsertId::Known(id) => Ok(Some(id)),
+            InsertId::On(serial) if serial == lease.serial => Ok(None),
+            InsertId::On(_) | InsertId::Lost => Err(BindEnd::Refused(errors::value_lost("LAST_INSERT_ID()"))),
+        }
+    }
+}
+
+/// What is said before the client's statement; the name of the variable that can't be put back, if one can't.
+///
+/// What others left is read before anything could change it; their diagnostics are cleared last, by the one kind of statement that does so on every
+/// server: one that reads a table, even a derived one.
+fn entries_of(
+    plan: &ReplayPlan,
+    unread: Option<u32>,
+    set_option: Option<bool>,
+    clear_diagnostics: bool,
+) -> Result<Vec<Entry>, std::sync::Arc<str>> {
+    let mut entries = Vec::with_capacity(3);
+    if let Some(other) = unread {
+        let ask = Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()"));
+        entries.push(Entry { ask, purpose: Purpose::InsertIdOf(other) });
+    }
+    if let Some(schema) = &plan.schema {
+        entries.push(Entry::state("schema", Ask::InitDb(schema.clone())));
+    }
+    if let Some(set) = plan.set_statement().map_err(|e| e.name)? {
+        entries.push(Entry::state("variables", Ask::Query(Bytes::from(set))));
+    }
+    if let Some(on) = set_option {
+        entries.push(Entry::state("several statements", Ask::SetOption(u16::from(!on))));
+    }
+    if clear_diagnostics {
+        let ask = Ask::Query(Bytes::from_static(b"SELECT 1 FROM (SELECT 1) belay LIMIT 0"));
+        entries.push(Entry { ask, purpose: Purpose::Diagnostics });
+    }
+    Ok(entries)
+}
