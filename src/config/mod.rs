@@ -314,6 +314,10 @@ pub struct SessionConfig {
     pub prepared_statements_max: usize,
     /// Bytes of text and metadata of all of them.
     pub prepared_bytes_max: usize,
+    /// User variables of one client that follow it.
+    pub user_variables_max: usize,
+    /// Bytes of the values of all of them.
+    pub user_variables_bytes_max: usize,
     /// A client idle for longer is closed, in or out of a transaction; 0 means the servers' own wait_timeout.
     pub idle_timeout_ms: u64,
     /// How long warnings and errors of the last statement keep its server session for SHOW WARNINGS.
@@ -333,6 +337,8 @@ impl Default for SessionConfig {
             packet_bytes_max: 1 << 30,
             prepared_statements_max: 16_382,
             prepared_bytes_max: 64 << 20,
+            user_variables_max: 64,
+            user_variables_bytes_max: 65_536,
             idle_timeout_ms: 0,
             diagnostics_pin_ms: 1_000,
             cleanup_timeout_ms: 10_000,

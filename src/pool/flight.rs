@@ -15,6 +15,7 @@ use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::protocol::mysql::codec::Reader;
 use crate::protocol::mysql::frame::{self, FrameHeader, HEADER_BYTES};
+use crate::protocol::mysql::packet::column::ColumnDef;
 use crate::protocol::mysql::packet::eof::EofPacket;
 use crate::protocol::mysql::packet::err::ErrPacket;
 use crate::protocol::mysql::packet::ok::OkPacket;
@@ -74,6 +75,15 @@ fn put(out: &mut BytesMut, command: u8, rest: &[u8]) {
     out.put_slice(rest);
 }
 
+/// What is known of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Type byte (`MYSQL_TYPE_*`).
+    pub type_byte: u8,
+    /// The value is unsigned.
+    pub unsigned: bool,
+}
+
 /// The answer to one of them.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
@@ -83,6 +93,8 @@ pub struct Answer {
     pub status: StatusFlags,
     /// Session state of the last OK packet that had any.
     pub session_state: Bytes,
+    /// Columns of a text result.
+    pub columns: Vec<Column>,
     /// Rows of a text result.
     pub rows: Vec<Vec<Option<Bytes>>>,
     /// Of a PREPARE.
@@ -200,6 +212,11 @@ fn note(
             };
         }
         FrameKind::Err => answer.error = Some(ErrPacket::decode(payload)?.to_reply()),
+        FrameKind::ColumnDef => {
+            let column = ColumnDef::decode(payload, server)?;
+            let unsigned = column.flags & ColumnDef::UNSIGNED_FLAG != 0;
+            answer.columns.push(Column { type_byte: column.type_byte, unsigned });
+        }
         FrameKind::Row => {
             let mut reader = Reader::new(payload);
             let mut row = Vec::new();

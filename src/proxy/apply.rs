@@ -64,6 +64,7 @@ impl ClientSession {
             reported.in_transaction = self.transaction == Transaction::Open;
         }
         let mut pins = effects::after(self.pins, facts, &reported);
+        self.apply_user_variables(facts, report, &mut pins);
         if facts.effects.contains(Effects::SEQUENCE_WRITE) {
             self.sequence_here = true;
         }

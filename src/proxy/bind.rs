@@ -18,6 +18,7 @@ use crate::proxy::registry::{InsertId, SessionHandle, Target};
 use crate::proxy::session::ClientSession;
 use crate::router::{self, Route};
 use crate::session::effects;
+use crate::session::pins::PinReason;
 use crate::sql::{Effects, Facts, VolatileKind};
 use crate::topology::NodeView;
 
@@ -65,7 +66,10 @@ pub(super) async fn while_client_stays<T>(
 impl ClientSession {
     /// A statement that would pin one server session too many is refused before it is sent.
     pub(super) fn check_pin_budget(&self, facts: &Facts) -> Result<(), ErrorReply> {
-        let foreseen = effects::foreseen(facts);
+        let mut foreseen = effects::foreseen(facts);
+        if self.can_follow() {
+            foreseen.remove(PinReason::UserVariables);
+        }
         if !foreseen.is_lasting() || self.pins.is_lasting() {
             return Ok(());
         }
@@ -90,6 +94,9 @@ impl ClientSession {
         if facts.effects.contains(Effects::SEQUENCE_READ) && !self.sequence_here {
             // Another client of this server session may have used the sequence.
             return Err(BindEnd::Refused(errors::value_lost("the last value of a sequence")));
+        }
+        if self.would_see_names(facts) {
+            Box::pin(self.hide_names(facts)).await?;
         }
         let stale_diagnostics = facts.effects.contains(Effects::SHOW_DIAGNOSTICS) && !self.untouched();
         if stale_diagnostics && self.diagnostics_lost {

@@ -138,10 +138,13 @@ pub fn login_not_recorded() -> ErrorReply {
     )
 }
 
+/// The number of [`transaction_lost`].
+pub const TRANSACTION_LOST: u16 = 1213;
+
 /// The transaction's server session is gone.
 pub fn transaction_lost(node: &str) -> ErrorReply {
     reply(
-        1213,
+        TRANSACTION_LOST,
         format!(
             "belay: node '{node}' was lost, and the open transaction with it: it was not committed; restart the transaction"
         ),

@@ -92,6 +92,7 @@ impl ClientSession {
             // These leave the warnings and counts of the statement before as they are.
             self.statement += 1;
         }
+        self.named = None;
         match command {
             Some(Command::Query) => self.query(head).await,
             Some(Command::StmtExecute) => self.stmt_execute(head).await,
@@ -165,6 +166,7 @@ impl ClientSession {
         let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
         self.sets_untracked = self.sets_untracked_variable(sql, &facts);
         self.pending_collation = collation_of(sql, &facts);
+        self.named = crate::session::user_variables::named(sql, &facts);
         let request = Request {
             head,
             rewritten: None,
@@ -363,6 +365,10 @@ impl ClientSession {
         }
         if self.skip_request(head).await == Flow::End {
             return Served::ClientGone;
+        }
+        if error.code != errors::TRANSACTION_LOST {
+            // More than the transaction was lost: a ROLLBACK is no question about that.
+            self.lost = Some(error);
         }
         self.handle.decided(Instant::now(), "ROLLBACK answered", None, "the transaction was lost with its server");
         match self.reply_ok().await {

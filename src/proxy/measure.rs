@@ -60,8 +60,9 @@ impl Measure {
     }
 
     /// State was replayed.
-    pub fn replayed(&self, variables: usize, charsets: bool, schema: bool) {
+    pub fn replayed(&self, variables: usize, user_variables: usize, charsets: bool, schema: bool) {
         self.metrics.replay_items.add(ReplayItem::Variables, variables as u64);
+        self.metrics.replay_items.add(ReplayItem::UserVariables, user_variables as u64);
         self.metrics.replay_items.add(ReplayItem::Charset, u64::from(charsets));
         self.metrics.replay_items.add(ReplayItem::Schema, u64::from(schema));
     }

@@ -3,6 +3,7 @@
 pub mod accept;
 mod apply;
 mod bind;
+mod capture;
 pub mod cleanup;
 pub mod client_login;
 mod commands;

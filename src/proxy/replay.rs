@@ -68,7 +68,12 @@ impl ClientSession {
         if let Some(id) = plan.last_insert_id {
             lease.last_insert_id = Some(id);
         }
-        self.cx.measure.replayed(plan.variables.len(), plan.charsets.is_some(), plan.schema.is_some());
+        self.cx.measure.replayed(
+            plan.variables.len(),
+            plan.user_variables.len(),
+            plan.charsets.is_some(),
+            plan.schema.is_some(),
+        );
         Ok(())
     }
 

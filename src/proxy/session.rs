@@ -36,6 +36,7 @@ use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::transaction::Transaction;
+use crate::session::user_variables::Named;
 use crate::sql::Flavor as LexFlavor;
 use crate::topology::NodeId;
 
@@ -103,6 +104,10 @@ pub struct ClientSession {
     pub(super) pending_collation: Option<Bytes>,
     /// The statement being served sets a session variable that is not followed.
     pub(super) sets_untracked: bool,
+    /// The user variables that the statement being served names.
+    pub(super) named: Option<Arc<Named>>,
+    /// User variables that were written on the bound server session, and not read since.
+    pub(super) unread: Vec<Arc<str>>,
     /// Warnings of the last statement were not asked for in time, and are gone.
     pub(super) diagnostics_lost: bool,
     /// The text of the prepared statement being executed, with values in place of calls.
@@ -113,6 +118,9 @@ impl ClientSession {
     /// Serves the client until one of both ends it.
     pub async fn run(mut self) {
         loop {
+            if self.wants_capture() {
+                Box::pin(self.capture()).await;
+            }
             self.settle();
             if self.draining && self.may_end_now() {
                 Box::pin(self.farewell(&errors::shutting_down())).await;
@@ -140,7 +148,8 @@ impl ClientSession {
         scratch::give_back(&mut self.io.read_buf);
         scratch::give_back(&mut self.io.write_buf);
         self.release_if_free();
-        let momentary = self.lease.is_some() && self.transaction == Transaction::Idle && !self.pins.is_lasting();
+        let momentary =
+            self.lease.is_some() && self.transaction == Transaction::Idle && !self.pins.without_unread().is_lasting();
         self.handle.goes_idle(Instant::now(), momentary);
     }
 
@@ -217,7 +226,7 @@ impl ClientSession {
             drop(lease);
             return;
         }
-        lease.release(now);
+        self.give_back(lease, now);
     }
 
     /// After a server session was thrown away: what only it knew is lost.
@@ -235,7 +244,7 @@ impl ClientSession {
     }
 
     fn expire_momentary_pins(&mut self) {
-        if self.transaction == Transaction::Open || self.pins.is_lasting() {
+        if self.transaction == Transaction::Open || self.pins.without_unread().is_lasting() {
             return;
         }
         let mut pins = self.pins;
@@ -262,7 +271,8 @@ impl ClientSession {
         self.cx.measure.pins_changed(self.pins, pins, since.map_or(Duration::ZERO, |s| now.duration_since(s)));
         self.pins = pins;
         if let Some(endpoint) = self.lease.as_ref().and_then(|l| l.endpoint()) {
-            endpoint.set_pins(self.handle.id, pins);
+            // What belay is about to read takes nobody's place.
+            endpoint.set_pins(self.handle.id, pins.without_unread());
         }
     }
 
@@ -316,6 +326,7 @@ impl ClientSession {
         running.tainted = false;
         drop(running);
         self.sequence_here = false;
+        self.forget_unread(self.pins);
         if let Some(lease) = &self.lease
             && let Some(endpoint) = lease.endpoint()
         {

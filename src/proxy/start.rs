@@ -91,6 +91,8 @@ impl ClientSession {
             lex_flavor: lex,
             pending_collation: None,
             sets_untracked: false,
+            named: None,
+            unread: Vec::new(),
             diagnostics_lost: false,
             execution_text: None,
         };

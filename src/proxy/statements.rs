@@ -52,6 +52,7 @@ impl ClientSession {
         self.cx.measure.statement(facts.class);
         let id = self.statements.next_id();
         let none = Facts::nothing();
+        self.named = crate::session::user_variables::named(&sql, &facts);
         let request = Request {
             head,
             rewritten: self.with_connection_id(&sql, &facts).map(|text| command_packet(0x16, &text)),
@@ -81,6 +82,7 @@ impl ClientSession {
                         cursor: false,
                         sets_untracked,
                         collation,
+                        named: self.named.take(),
                         failed: None,
                     };
                     let key = self.key(id, &statement, None);
@@ -165,6 +167,7 @@ impl ClientSession {
         let facts = statement.facts.clone();
         self.sets_untracked = statement.sets_untracked;
         self.pending_collation = statement.collation.clone();
+        self.named = statement.named.clone();
         self.cx.measure.statement(facts.class);
         let request = Request {
             head,

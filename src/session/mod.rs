@@ -10,3 +10,4 @@ pub mod plan;
 pub mod state;
 pub mod statement;
 pub mod transaction;
+pub mod user_variables;

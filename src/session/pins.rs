@@ -6,7 +6,7 @@
 pub enum PinReason {
     /// The login revealed nothing that opens a second server session.
     LoginNotRecorded = 0,
-    /// User variables were set.
+    /// User variables were set that can't follow.
     UserVariables,
     /// A temporary table was made.
     TemporaryTable,
@@ -50,10 +50,12 @@ pub enum PinReason {
     Profiling,
     /// LASTVAL / PREVIOUS VALUE of a sequence.
     Sequence,
+    /// User variables were written, and their values were not read yet. It ends when they are, after the transaction.
+    UnreadUserVariables,
 }
 
 /// Every reason, in the order of its bit.
-pub const REASONS: [PinReason; 23] = [
+pub const REASONS: [PinReason; 24] = [
     PinReason::LoginNotRecorded,
     PinReason::UserVariables,
     PinReason::TemporaryTable,
@@ -77,6 +79,7 @@ pub const REASONS: [PinReason; 23] = [
     PinReason::FoundRows,
     PinReason::Profiling,
     PinReason::Sequence,
+    PinReason::UnreadUserVariables,
 ];
 
 impl PinReason {
@@ -106,6 +109,7 @@ impl PinReason {
             PinReason::FoundRows => "found_rows",
             PinReason::Profiling => "profiling",
             PinReason::Sequence => "sequence",
+            PinReason::UnreadUserVariables => "unread_user_variables",
         }
     }
 
@@ -179,6 +183,13 @@ impl Pins {
             PinReason::LongStatement,
         ];
         HIDING.into_iter().any(|reason| self.contains(reason))
+    }
+
+    /// What belay can't end by itself: the rest of these, without what it is about to read.
+    pub fn without_unread(self) -> Pins {
+        let mut pins = self;
+        pins.remove(PinReason::UnreadUserVariables);
+        pins
     }
 
     /// Whether any reason lasts until the client ends it or leaves.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::baseline::NODE_OWNED;
 use super::state::{CharacterSets, SessionState};
+use super::user_variables::{self, UserValue};
 use crate::sql::literal;
 
 /// The difference between a client's state and a server session's, ready to be said.
@@ -15,6 +16,8 @@ pub struct ReplayPlan {
     pub variables: Vec<(Arc<str>, Bytes)>,
     /// Character sets to be set, as a group.
     pub charsets: Option<CharacterSets>,
+    /// User variables to be set; `None` is NULL.
+    pub user_variables: Vec<(Arc<str>, Option<UserValue>)>,
     /// The schema to be used.
     pub schema: Option<Bytes>,
     /// `SET last_insert_id`, where the statement reads it.
@@ -124,6 +127,7 @@ pub fn distance(want: &SessionState, have: &SessionState) -> Result<Distance, Un
     let mut differences = differing_variables(want, have).len() as u32;
     differences += u32::from(want.charsets() != have.charsets());
     differences += u32::from(want.schema() != have.schema());
+    differences += user_variables::differing(want.user_variables(), have.user_variables()).len() as u32;
     Ok(Distance(differences))
 }
 
@@ -136,6 +140,7 @@ impl ReplayPlan {
         reachable(want, have)?;
         Ok(ReplayPlan {
             variables: differing_variables(want, have),
+            user_variables: user_variables::differing(want.user_variables(), have.user_variables()),
             charsets: (want.charsets() != have.charsets()).then(|| want.charsets().clone()),
             schema: if want.schema() == have.schema() { None } else { want.schema().cloned() },
             last_insert_id: None,
@@ -144,7 +149,11 @@ impl ReplayPlan {
 
     /// Whether nothing has to be said.
     pub fn is_empty(&self) -> bool {
-        self.variables.is_empty() && self.charsets.is_none() && self.schema.is_none() && self.last_insert_id.is_none()
+        self.variables.is_empty()
+            && self.user_variables.is_empty()
+            && self.charsets.is_none()
+            && self.schema.is_none()
+            && self.last_insert_id.is_none()
     }
 
     /// The one `SET` statement of this plan (everything but the schema); `None` if there is nothing to set.
@@ -171,6 +180,11 @@ impl ReplayPlan {
         }
         if let Some(id) = self.last_insert_id {
             assign("last_insert_id", id.to_string().as_bytes())?;
+        }
+        if !self.user_variables.is_empty() {
+            out.extend_from_slice(if out.is_empty() { b"SET " } else { b"," });
+            user_variables::put_assignments(&self.user_variables, &mut out);
+            out.pop();
         }
         Ok((!out.is_empty()).then_some(out))
     }

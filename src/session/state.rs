@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::baseline::Baseline;
+use super::user_variables::{UserValue, UserVariables};
 
 /// The connection's character sets. `collation_connection: None` means: the default collation of `connection` on whatever server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -31,6 +32,9 @@ pub struct SessionState {
     variables: Vec<(Arc<str>, Bytes)>,
     charsets: CharacterSets,
     schema: Option<Bytes>,
+    user_variables: UserVariables,
+    /// Names of user variables that were ever set on this server session; sorted. No difference to anybody who names none of them.
+    names_held: Vec<Arc<str>>,
     fingerprint: u64,
     parse_fingerprint: u64,
     version: u64,
@@ -47,6 +51,8 @@ impl SessionState {
             variables: Vec::new(),
             charsets,
             schema,
+            user_variables: UserVariables::default(),
+            names_held: Vec::new(),
             fingerprint: 0,
             parse_fingerprint: 0,
             version: 0,
@@ -73,6 +79,55 @@ impl SessionState {
     /// The default schema.
     pub fn schema(&self) -> Option<&Bytes> {
         self.schema.as_ref()
+    }
+
+    /// The user variables.
+    pub fn user_variables(&self) -> &UserVariables {
+        &self.user_variables
+    }
+
+    /// Records the value of a user variable.
+    pub fn set_user_variable(&mut self, name: &Arc<str>, value: UserValue) {
+        self.user_variables.set(name, value);
+        self.hold_name(name);
+        self.changed();
+    }
+
+    /// Forgets all user variables: of a client that was told that they are lost.
+    pub fn forget_user_variables(&mut self) {
+        self.user_variables = UserVariables::default();
+        self.changed();
+    }
+
+    /// The names of user variables that were ever set.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.names_held.iter()
+    }
+
+    /// How many names of user variables were ever set.
+    pub fn names_held(&self) -> usize {
+        self.names_held.len()
+    }
+
+    /// Whether a user variable of this name was ever set: it has a type, and is listed, even after it was set to NULL.
+    pub fn held_name(&self, name: &str) -> bool {
+        self.names_held.binary_search_by(|held| held.as_ref().cmp(name)).is_ok()
+    }
+
+    fn hold_name(&mut self, name: &Arc<str>) {
+        if let Err(at) = self.names_held.binary_search(name) {
+            self.names_held.insert(at, name.clone());
+        }
+    }
+
+    fn take_user_variables(&mut self, other: &SessionState) {
+        if self.user_variables == other.user_variables {
+            return;
+        }
+        for (name, _) in other.user_variables.iter() {
+            self.hold_name(name);
+        }
+        self.user_variables.clone_from(&other.user_variables);
     }
 
     /// Counts the changes.
@@ -150,12 +205,15 @@ impl SessionState {
     /// Back to the baseline, as COM_RESET_CONNECTION does; the schema stays.
     pub fn reset(&mut self, charsets: CharacterSets) {
         self.variables.clear();
+        self.user_variables = UserVariables::default();
+        self.names_held.clear();
         self.charsets = charsets;
         self.changed();
     }
 
     /// Takes over everything of `other`: a server session after a complete replay.
     pub fn become_like(&mut self, other: &SessionState) {
+        self.take_user_variables(other);
         // The baseline of a server session is a fact about its login, so the difference between the baselines turns into variables.
         if Arc::ptr_eq(&self.baseline, &other.baseline) {
             self.variables.clone_from(&other.variables);
@@ -180,13 +238,15 @@ impl SessionState {
             && self.variables == other.variables
             && self.charsets == other.charsets
             && self.schema == other.schema
+            && self.user_variables == other.user_variables
     }
 
     fn changed(&mut self) {
         self.version += 1;
         let seed = foldhash::fast::FixedState::with_seed(0x6265_6c61_7900);
+        let baseline = Arc::as_ptr(&self.baseline) as usize;
         self.fingerprint =
-            seed.hash_one((Arc::as_ptr(&self.baseline) as usize, &self.variables, &self.charsets, &self.schema));
+            seed.hash_one((baseline, &self.variables, &self.charsets, &self.schema, &self.user_variables));
         let mut hasher = seed.build_hasher();
         for name in PARSE_VARIABLES {
             self.get(name).hash(&mut hasher);

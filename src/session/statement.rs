@@ -28,6 +28,8 @@ pub struct ClientStatement {
     pub sets_untracked: bool,
     /// The collation that it names in SET NAMES … COLLATE.
     pub collation: Option<Bytes>,
+    /// The user variables that it names.
+    pub named: Option<Arc<super::user_variables::Named>>,
     /// Why its long data did not reach a server; told by the next execution.
     pub failed: Option<crate::protocol::ErrorReply>,
 }

@@ -368,6 +368,10 @@ bitflags::bitflags! {
         const VOLATILE_HIDDEN = 1 << 41;
         /// Only the start of the text was there to be read.
         const CUT_SHORT = 1 << 42;
+        /// Mentions more user variables than are noted.
+        const USER_VARIABLES_UNNAMED = 1 << 43;
+        /// Names a table that lists user variables.
+        const USER_VARIABLES_LISTED = 1 << 44;
         /// Touches state that the lexer cannot name.
         const UNKNOWN = 1 << 63;
     }
@@ -561,6 +565,8 @@ pub struct Facts {
     pub set_role: Option<Span>,
     /// `KILL`; the last one.
     pub kill: Option<Kill>,
+    /// User variables that are mentioned, as often as they are (up to a bound: [`Effects::USER_VARIABLES_UNNAMED`]).
+    pub user_variables: SmallVec<[super::variables::UserVariable; 2]>,
     /// The schema of `USE` without its quotes (may hold doubled quotes); the last one.
     pub use_schema: Option<Span>,
     /// The name in PREPARE, EXECUTE, DEALLOCATE PREPARE, without its quotes; the last one.

@@ -24,6 +24,7 @@ pub use facts::{
     Effects, Facts, Flavor, Kill, KillTarget, LexContext, Literal, MultiByte, SetItem, SetNames, SetScope,
     SetTransaction, Span, StatementClass, StatementCount, TransactionControl, Verb, VolatileCall, VolatileKind, XaVerb,
 };
+pub use variables::UserVariable;
 
 #[cfg(test)]
 mod tests;

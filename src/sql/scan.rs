@@ -11,10 +11,13 @@ use super::facts::{
 use super::functions::{FunctionEffect, function_effect};
 use super::keywords::Keyword;
 use super::lexer::{Lexer, Token, TokenKind};
-use super::variables;
+use super::variables::{self, UserVariable};
 
 /// More volatile calls than this in one text are not worth rewriting.
 const VOLATILE_CALLS_MAX: usize = 64;
+
+/// Mentions of user variables in one text beyond this are not noted.
+const USER_VARIABLES_MAX: usize = 256;
 
 /// What is known of the statement under way.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +124,9 @@ impl<'a> Scanner<'a> {
             TokenKind::Open => self.depth = self.depth.saturating_add(1),
             TokenKind::Close => self.depth = self.depth.saturating_sub(1),
             _ => {}
+        }
+        if variables::lists_user_variables(self.text(self.current)) {
+            self.effect(Effects::USER_VARIABLES_LISTED);
         }
         self.previous = self.current;
         self.current = self.next;
@@ -330,10 +336,18 @@ impl<'a> Scanner<'a> {
         if self.statement.accounts && touches && account {
             return;
         }
-        if self.next.kind == TokenKind::Assign || self.statement.into_list || self.statement.writes_variables {
-            self.effect(Effects::USER_VARIABLE_WRITE);
+        let written =
+            self.next.kind == TokenKind::Assign || self.statement.into_list || self.statement.writes_variables;
+        self.effect(if written { Effects::USER_VARIABLE_WRITE } else { Effects::USER_VARIABLE_READ });
+        self.note_user_variable(variables::user_variable_name(self.sql, token.span), written);
+    }
+
+    /// Notes that the statement mentions a user variable.
+    pub(super) fn note_user_variable(&mut self, name: Span, written: bool) {
+        if self.facts.user_variables.len() < USER_VARIABLES_MAX {
+            self.facts.user_variables.push(UserVariable { name, written });
         } else {
-            self.effect(Effects::USER_VARIABLE_READ);
+            self.effect(Effects::USER_VARIABLES_UNNAMED);
         }
     }
 

@@ -114,10 +114,8 @@ impl Scanner<'_> {
     }
 
     fn set_user_variable(&mut self) -> bool {
-        let span = self.current.span;
-        let plain = Span { start: span.start + 1, end: span.end };
-        let quoted = matches!(plain.of(self.sql).first(), Some(b'\'' | b'"' | b'`'));
-        let name = if quoted { inside_quotes(self.sql, plain) } else { plain };
+        let name = variables::user_variable_name(self.sql, self.current.span);
+        self.note_user_variable(name, true);
         self.pass();
         self.assignment(SetScope::User, name)
     }

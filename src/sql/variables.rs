@@ -3,6 +3,33 @@
 use super::facts::{Effects, Span, VolatileKind};
 use super::lexer::inside_quotes;
 
+/// A user variable in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserVariable {
+    /// Its name without `@` and quotes (may hold doubled quotes).
+    pub name: Span,
+    /// The statement writes it, or may do so.
+    pub written: bool,
+}
+
+/// The name in a token that begins with `@`, without its quotes.
+pub(super) fn user_variable_name(sql: &[u8], token: Span) -> Span {
+    let plain = Span { start: token.start + 1, end: token.end };
+    let quoted = matches!(plain.of(sql).first(), Some(b'\'' | b'"' | b'`'));
+    if quoted { inside_quotes(sql, plain) } else { plain }
+}
+
+/// Whether the word, in quotes or not, is a table that lists user variables (or what SHOW and FLUSH call it).
+pub(super) fn lists_user_variables(word: &[u8]) -> bool {
+    const TABLES: [&[u8]; 2] = [b"user_variables", b"user_variables_by_thread"];
+    if !matches!(word.len(), 14 | 16 | 24 | 26) {
+        return false;
+    }
+    TABLES.iter().any(|table| {
+        word.eq_ignore_ascii_case(table) || word.get(1..word.len() - 1).is_some_and(|w| w.eq_ignore_ascii_case(table))
+    })
+}
+
 /// The scope written in `@@scope.name`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {

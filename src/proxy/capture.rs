@@ -1,0 +1,263 @@
+//! The capture: one flight after a client has its answer, which asks the server session for what no server reports, so that the session need not
+//! be kept for it.
+//!
+//! It is a list of entries like the replay. It flies only when nothing but itself keeps the server session, and not when the client's next request is
+//! there already: that one is served first, on the same server session.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::error::Stage;
+use crate::pool::flight::{self, Answer, Ask};
+use crate::proxy::bind::BindEnd;
+use crate::proxy::cleanup;
+use crate::proxy::errors;
+use crate::proxy::report::Report;
+use crate::proxy::session::ClientSession;
+use crate::session::pins::{PinReason, Pins};
+use crate::session::transaction::Transaction;
+use crate::session::user_variables::{self, Named, UserValue, ValueType};
+use crate::sql::{Effects, Facts, StatementClass, Verb};
+
+/// Names of user variables that one server session may have held before it is reset.
+const NAMES_HELD_MAX: usize = 256;
+
+/// What an entry is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Reads these user variables. Where it can't, they pin.
+    UserVariables(Vec<Arc<str>>),
+}
+
+/// One statement of the flight.
+#[derive(Clone, Debug)]
+struct Entry {
+    ask: Ask,
+    purpose: Purpose,
+}
+
+impl ClientSession {
+    /// Whether anything is to be asked, and nothing speaks against asking it now.
+    pub(super) fn wants_capture(&self) -> bool {
+        if !self.pins.contains(PinReason::UnreadUserVariables) {
+            return false;
+        }
+        let alone = self.pins.without_unread().is_empty() && self.transaction == Transaction::Idle;
+        alone && self.lease.is_some() && self.io.read_buf.is_empty() && !self.handle.is_killed() && {
+            let mut cx = Context::from_waker(Waker::noop());
+            matches!(self.io.stream.poll_silence(&mut cx), Poll::Pending)
+        }
+    }
+
+    /// Asks, and takes every answer for what it means.
+    pub(super) async fn capture(&mut self) {
+        let entries = self.captures();
+        let Some(lease) = &mut self.lease else { return };
+        lease.last_use = None;
+        let (asks, purposes): (Vec<Ask>, Vec<Purpose>) = entries.into_iter().map(|e| (e.ask, e.purpose)).unzip();
+        match flight::fly(&mut lease.conn, b"", &asks).await {
+            Ok(answers) => {
+                for (purpose, answer) in purposes.into_iter().zip(answers) {
+                    self.captured(purpose, &answer);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(session = self.handle.id, %error, "a capture did not come back");
+                self.cx.cluster.suspect(lease.node);
+                self.lose_bound();
+            }
+        }
+    }
+
+    fn captures(&self) -> Vec<Entry> {
+        let names = self.unread.clone();
+        let sql = user_variables::reading(&names, self.cx.config.session.user_variables_bytes_max);
+        vec![Entry { ask: Ask::Query(Bytes::from(sql)), purpose: Purpose::UserVariables(names) }]
+    }
+
+    fn captured(&mut self, purpose: Purpose, answer: &Answer) {
+        match purpose {
+            Purpose::UserVariables(names) => {
+                if answer.error.is_some() {
+                    // They are still there, and are asked for again after the next statement.
+                    return;
+                }
+                let mut pins = self.pins;
+                match values_of(&names, answer) {
+                    Some(values) => self.take_values(&names, values),
+                    None => {
+                        pins.insert(PinReason::UserVariables);
+                    }
+                }
+                self.unread.clear();
+                pins.remove(PinReason::UnreadUserVariables);
+                if self.user_variables_too_large() {
+                    pins.insert(PinReason::UserVariables);
+                }
+                self.set_pins(pins);
+            }
+        }
+    }
+
+    fn take_values(&mut self, names: &[Arc<str>], values: Vec<UserValue>) {
+        for (name, value) in names.iter().zip(values) {
+            if let Some(lease) = &mut self.lease {
+                lease.state.set_user_variable(name, value.clone());
+            }
+            self.state.set_user_variable(name, value);
+        }
+    }
+
+    fn user_variables_too_large(&self) -> bool {
+        let limits = &self.cx.config.session;
+        let variables = self.state.user_variables();
+        variables.len() > limits.user_variables_max || variables.size() > 2 * limits.user_variables_bytes_max
+    }
+
+    /// Whether what the statement does to user variables can follow the client.
+    pub(super) fn can_follow(&self) -> bool {
+        self.named.as_ref().is_some_and(|named| !named.more) && !self.pins.contains(PinReason::UserVariables)
+    }
+
+    /// After an answer: what it did to user variables. `pins` are those that the statement brings by its text.
+    pub(super) fn apply_user_variables(&mut self, facts: &Facts, report: &Report, pins: &mut Pins) {
+        let named = self.named.take();
+        if let Some(named) = named.filter(|named| !named.written.is_empty() || named.more) {
+            let follows = !named.more && !self.pins.contains(PinReason::UserVariables);
+            if follows {
+                pins.remove(PinReason::UserVariables);
+                self.note_written(&named, report, pins);
+            }
+        }
+        if facts.effects.contains(Effects::USER_VARIABLES_LISTED) && facts.verb == Verb::Flush {
+            // MariaDB: it drops all of them.
+            pins.insert(PinReason::UserVariables);
+        }
+        // A trigger may have written to them.
+        let out_of_sight = matches!(facts.class, StatementClass::Write | StatementClass::Other | StatementClass::Call)
+            && facts.verb != Verb::Unknown;
+        if out_of_sight && !self.state.user_variables().is_empty() {
+            let names: Vec<Arc<str>> = self.state.user_variables().iter().map(|(name, _)| name.clone()).collect();
+            self.note_unread(names, pins);
+        }
+    }
+
+    fn note_written(&mut self, named: &Named, report: &Report, pins: &mut Pins) {
+        match &named.known {
+            Some(values) if report.error.is_none() => {
+                self.unread.retain(|name| !named.written.contains(name));
+                if self.unread.is_empty() {
+                    pins.remove(PinReason::UnreadUserVariables);
+                }
+                self.take_values(&named.written, values.clone());
+                if self.user_variables_too_large() {
+                    pins.insert(PinReason::UserVariables);
+                }
+            }
+            _ => self.note_unread(named.written.clone(), pins),
+        }
+    }
+
+    fn note_unread(&mut self, names: Vec<Arc<str>>, pins: &mut Pins) {
+        for name in names {
+            if !self.unread.contains(&name) {
+                self.unread.push(name);
+            }
+        }
+        if self.unread.len() > self.cx.config.session.user_variables_max {
+            self.unread.clear();
+            pins.remove(PinReason::UnreadUserVariables);
+            pins.insert(PinReason::UserVariables);
+        } else {
+            pins.insert(PinReason::UnreadUserVariables);
+        }
+    }
+
+    /// The server session is gone, and what was not read of it.
+    pub(super) fn forget_unread(&mut self, pins: Pins) {
+        self.unread.clear();
+        let lost = [
+            PinReason::UserVariables,
+            PinReason::UnreadUserVariables,
+            PinReason::UnseenCode,
+            PinReason::UnreadStatement,
+            PinReason::LongStatement,
+            PinReason::UnexplainedChange,
+            PinReason::TextPrepare,
+        ];
+        if lost.into_iter().any(|reason| pins.contains(reason)) && !self.state.user_variables().is_empty() {
+            // The client is told; what it had before may have changed there as well.
+            self.state.forget_user_variables();
+        }
+    }
+
+    /// Whether the statement could tell that others used this server session before: a user variable that was set to NULL keeps its type, and is listed.
+    pub(super) fn would_see_names(&self, facts: &Facts) -> bool {
+        let Some(lease) = &self.lease else { return false };
+        if lease.state.names_held() == 0 {
+            return false;
+        }
+        let own =
+            |name: &str| self.state.user_variables().get(name).is_some() || self.unread.iter().any(|n| &**n == name);
+        let foreign = |name: &Arc<str>| lease.state.held_name(name) && !own(name);
+        let all_own = || lease.state.names().all(|name| own(name));
+        if let Some(named) = &self.named
+            && named.mentioned.iter().any(foreign)
+        {
+            return true;
+        }
+        let unseen = Effects::ROUTINE | Effects::UNKNOWN | Effects::TEXT_EXECUTE | Effects::USER_VARIABLES_LISTED;
+        facts.effects.intersects(unseen) && !all_own()
+    }
+
+    /// Makes the bound server session clean, so that nobody else's names are to be seen on it.
+    pub(super) async fn hide_names(&mut self, facts: &Facts) -> Result<(), BindEnd> {
+        if self.transaction != Transaction::Idle || !self.pins.is_empty() {
+            if facts.effects.contains(Effects::USER_VARIABLES_LISTED) {
+                return Err(BindEnd::Refused(errors::value_lost("the list of its own user variables alone")));
+            }
+            // What is left to be seen is the type of a NULL.
+            return Ok(());
+        }
+        let Some(mut lease) = self.lease.take() else { return Ok(()) };
+        if let Some(owner) = lease.unread_insert_id.take() {
+            let answer = lease.conn.query("SELECT LAST_INSERT_ID()").await.ok();
+            let id = answer.and_then(|a| std::str::from_utf8(a.single()?).ok()?.parse().ok());
+            self.cx.insert_id_read(owner, lease.serial, id);
+        }
+        let node = lease.node;
+        let Some(clean) = cleanup::reset(&self.cx, lease).await else {
+            self.unbound();
+            self.cx.cluster.suspect(node);
+            return Err(BindEnd::Lost(Stage::Clean));
+        };
+        self.lease = Some(clean);
+        Ok(())
+    }
+
+    /// Gives the bound server session, which nothing holds, back to the pool; one that held too many names is made clean first.
+    pub(super) fn give_back(&mut self, lease: crate::pool::lease::Lease, now: Instant) {
+        if lease.state.names_held() > NAMES_HELD_MAX {
+            self.server_session_gone(&lease);
+            cleanup::in_background(self.cx.clone(), lease, false, Pins::NONE);
+        } else {
+            lease.release(now);
+        }
+    }
+}
+
+/// The values in the answer to [`user_variables::reading`]; `None` if any can't be written as a literal.
+fn values_of(names: &[Arc<str>], answer: &Answer) -> Option<Vec<UserValue>> {
+    let row = answer.rows.first()?;
+    let mut values = Vec::with_capacity(names.len());
+    for at in 0..names.len() {
+        let column = answer.columns.get(3 * at)?;
+        let cell = |n: usize| row.get(3 * at + n).map(|cell| cell.as_deref());
+        let kind = ValueType::of(column.type_byte, column.unsigned);
+        values.push(UserValue::read(kind, cell(0)?, cell(1)?, cell(2)??)?);
+    }
+    Some(values)
+}
