@@ -111,6 +111,9 @@ async fn run(config: Arc<Config>) -> Result<(), ServeError> {
         client_write_timeout: Duration::from_millis(config.session.client_write_timeout_ms),
         packet_bytes_max: config.session.packet_bytes_max,
         holds: AtomicUsize::new(0),
+        hold_turns: Arc::new(tokio::sync::Semaphore::new(1)),
+        gtids_reported: std::sync::atomic::AtomicBool::new(false),
+        hidden_code: Default::default(),
         config: config.clone(),
     });
     let gate = Arc::new(Gate::default());

@@ -176,11 +176,21 @@ pub struct ClusterConfig {
     pub hold_timeout_ms: u64,
     /// Statements that wait so at one time; beyond this number they fail at once.
     pub holds_max: usize,
+    /// How long a statement waits for a node to apply what its session has seen.
+    pub causal_wait_ms: u64,
+    /// How often a read that was lost with its node is run again.
+    pub reads_again_max: u32,
 }
 
 impl Default for ClusterConfig {
     fn default() -> ClusterConfig {
-        ClusterConfig { server_version: "8.0.40-belay".into(), hold_timeout_ms: 10_000, holds_max: 10_000 }
+        ClusterConfig {
+            server_version: "8.0.40-belay".into(),
+            hold_timeout_ms: 10_000,
+            holds_max: 10_000,
+            causal_wait_ms: 8_000,
+            reads_again_max: 5,
+        }
     }
 }
 
@@ -279,6 +289,8 @@ pub struct PoolConfig {
     pub check_after_idle_ms: u64,
     /// Connecting and logging in to a node.
     pub dial_timeout_ms: u64,
+    /// Server sessions that are being opened per node at one time.
+    pub dials_max: usize,
     /// Prepared statements kept per server session.
     pub prepared_statements_max: usize,
 }
@@ -296,6 +308,7 @@ impl Default for PoolConfig {
             age_max_ms: 3_600_000,
             check_after_idle_ms: 5_000,
             dial_timeout_ms: 3_000,
+            dials_max: 16,
             prepared_statements_max: 512,
         }
     }

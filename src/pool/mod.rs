@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::auth::accounts::AccountId;
 use crate::config::PoolConfig;
@@ -81,6 +81,8 @@ pub struct Pool {
     config: PoolConfig,
     dial: DialContext,
     serial: AtomicU64,
+    /// Dials at one time, a node; first come, first served.
+    dials: Vec<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -94,6 +96,7 @@ struct Warm {
 impl Pool {
     /// An empty pool.
     pub fn new(config: PoolConfig, dial: DialContext, metrics: Arc<Metrics>) -> Arc<Pool> {
+        let dials = metrics.nodes.iter().map(|_| Semaphore::new(config.dials_max)).collect();
         Arc::new(Pool {
             endpoints: DashMap::default(),
             fresh: DashMap::default(),
@@ -101,6 +104,7 @@ impl Pool {
             config,
             dial,
             serial: AtomicU64::new(1),
+            dials,
             metrics,
         })
     }
@@ -227,6 +231,11 @@ impl Pool {
         place: Place,
     ) -> Result<Lease, AcquireError> {
         let request = DialRequest::new(node, account, opening, want.behaviour);
+        // Never closed, so that the only thing to wait for is one's turn; each dial before it is bounded by `dial_timeout_ms`.
+        let _turn = match self.dials.get(node.id.index()) {
+            Some(dials) => dials.acquire().await.ok(),
+            None => None,
+        };
         let dialled = dial::dial(&request, &self.dial).await;
         if let Some(counts) = self.metrics.nodes.get(node.id.index()) {
             counts.server_dials.increment(match &dialled {

@@ -40,9 +40,11 @@ pub fn tracking(node: &NodeView) -> Bytes {
         Flavor::MySql if !node.tracked_variables.is_empty() => node.tracked_variables.joined(),
         _ => "*",
     };
+    // MariaDB reports a GTID as the variable last_gtid.
+    let gtids = if node.flavor == Flavor::MySql { ",session_track_gtids='OWN_GTID'" } else { "" };
     Bytes::from(format!(
         "SET SESSION session_track_system_variables='{list}',session_track_schema=1,session_track_state_change=1,\
-         session_track_transaction_info='CHARACTERISTICS'"
+         session_track_transaction_info='CHARACTERISTICS'{gtids}"
     ))
 }
 

@@ -2,8 +2,12 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Stage;
 use crate::metrics::labels::BindKind;
@@ -13,6 +17,7 @@ use crate::pool::endpoint::Want;
 use crate::pool::lease::Lease;
 use crate::pool::session::BEHAVIOUR;
 use crate::protocol::ErrorReply;
+use crate::proxy::causal::NotCaughtUp;
 use crate::proxy::errors;
 use crate::proxy::registry::{InsertId, SessionHandle, Target};
 use crate::proxy::session::ClientSession;
@@ -20,10 +25,19 @@ use crate::router::{self, Route};
 use crate::session::effects;
 use crate::session::pins::PinReason;
 use crate::sql::{Effects, Facts, VolatileKind};
-use crate::topology::NodeView;
+use crate::topology::{ClusterSnapshot, NodeId, NodeView};
 
 /// How often a session that waits for a node looks again, if no change of the cluster wakes it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Where a session goes, and why.
+struct Routed {
+    snapshot: Arc<ClusterSnapshot>,
+    node: NodeId,
+    why: &'static str,
+    /// Its turn, if it had to wait: held until it stands in the queue of the pool.
+    turn: Option<OwnedSemaphorePermit>,
+}
 
 /// Why there is no server session.
 pub(super) enum BindEnd {
@@ -145,55 +159,101 @@ impl ClientSession {
             return Ok(lease);
         }
         loop {
-            let snapshot = self.cx.cluster.load();
-            let avoid = self.avoid.filter(|(_, version)| *version == snapshot.version).map(|(node, _)| node);
-            let why = match router::decide(&snapshot, avoid) {
-                Route::Node { node, why } => {
-                    let Some(view) = snapshot.node(node) else {
-                        return Err(BindEnd::Refused(errors::no_node("no such node")));
-                    };
-                    match self.acquire(view, None).await? {
-                        Ok(lease) => {
-                            self.handle.decided(Instant::now(), "bind", Some(node), why);
-                            return Ok(lease);
-                        }
-                        Err(why) => {
-                            self.cx.cluster.suspect(node);
-                            self.avoid = Some((node, snapshot.version));
-                            why
-                        }
-                    }
-                }
-                Route::Hold { why } => why.to_owned(),
+            let Routed { snapshot, node, why, turn } = self.route(hold_until).await?;
+            let Some(view) = snapshot.node(node) else {
+                return Err(BindEnd::Refused(errors::no_node("no such node")));
             };
+            let failed = match self.acquire(view, None, turn).await? {
+                Ok(lease) => match self.catch_up(lease, hold_until).await? {
+                    Ok(lease) => {
+                        self.handle.decided(Instant::now(), "bind", Some(node), why);
+                        self.writer_epoch = snapshot.writer_epoch;
+                        return Ok(lease);
+                    }
+                    Err(NotCaughtUp::Lost(why)) => why,
+                    Err(NotCaughtUp::Behind(why)) => {
+                        // Told once: what is not there now may never come.
+                        self.seen = None;
+                        return Err(BindEnd::Refused(errors::not_caught_up(&view.name, &why)));
+                    }
+                },
+                Err(why) => why,
+            };
+            self.cx.cluster.suspect(node);
+            self.avoid = Some((node, snapshot.version));
             if Instant::now() >= hold_until {
-                return Err(BindEnd::Refused(errors::no_node(&why)));
+                return Err(BindEnd::Refused(errors::no_node(&failed)));
             }
-            self.hold(hold_until).await?;
         }
     }
 
-    /// Waits for the cluster to change, or a moment, and then lets the avoided node be tried again.
-    async fn hold(&mut self, hold_until: Instant) -> Result<(), BindEnd> {
+    /// The node for a new binding. Where there is none, or others wait for one already, this session waits in turn: those who came first go first.
+    async fn route(&mut self, hold_until: Instant) -> Result<Routed, BindEnd> {
+        let mut why = "others wait for a node already";
+        if self.cx.holds.load(Ordering::Relaxed) == 0 {
+            match self.decide() {
+                Ok(routed) => return Ok(routed),
+                Err(no_node) => why = no_node,
+            }
+        }
+        if Instant::now() >= hold_until {
+            return Err(BindEnd::Refused(errors::no_node(why)));
+        }
         let Some(_held) = self.cx.begin_hold() else {
             return Err(BindEnd::Refused(errors::no_node("too many statements wait already (cluster.holds_max)")));
         };
-        let left = hold_until.saturating_duration_since(Instant::now()).min(LOOK_AGAIN);
-        let mut changes = self.cx.cluster.subscribe();
-        let wait = async {
-            // Both ends mean: look again.
-            let _ = tokio::time::timeout(left, changes.changed()).await;
-        };
-        let stayed = while_client_stays(&self.io.stream, &self.handle, wait).await;
-        self.avoid = None;
-        stayed.ok_or(BindEnd::ClientGone)
+        let turn = tokio::time::timeout_at(hold_until.into(), self.cx.hold_turns.clone().acquire_owned());
+        let turn = while_client_stays(&self.io.stream, &self.handle, turn).await.ok_or(BindEnd::ClientGone)?;
+        // The semaphore is never closed: no turn means that the time is over.
+        let Ok(Ok(turn)) = turn else { return Err(BindEnd::Refused(errors::no_node(why))) };
+        loop {
+            let mut changes = self.cx.cluster.subscribe();
+            let _ = changes.borrow_and_update();
+            match self.decide() {
+                Ok(routed) => return Ok(Routed { turn: Some(turn), ..routed }),
+                Err(no_node) => why = no_node,
+            }
+            let left = hold_until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(BindEnd::Refused(errors::no_node(why)));
+            }
+            let wait = async {
+                // Both ends mean: look again.
+                let _ = tokio::time::timeout(left.min(LOOK_AGAIN), changes.changed()).await;
+            };
+            let stayed = while_client_stays(&self.io.stream, &self.handle, wait).await;
+            self.avoid = None;
+            stayed.ok_or(BindEnd::ClientGone)?;
+        }
+    }
+
+    /// The route by the cluster as it is now; an error says why there is none.
+    fn decide(&self) -> Result<Routed, &'static str> {
+        let snapshot = self.cx.cluster.load();
+        let avoid = self.avoid.filter(|(_, version)| *version == snapshot.version).map(|(node, _)| node);
+        match router::decide(&snapshot, avoid) {
+            Route::Node { node, why } => Ok(Routed { snapshot, node, why, turn: None }),
+            Route::Hold { why } => Err(why),
+        }
     }
 
     /// One try on one node. The inner error is worth another try, and says why; the outer one ends the statement.
-    async fn acquire(&self, view: &NodeView, exactly: Option<u64>) -> Result<Result<Lease, String>, BindEnd> {
+    async fn acquire(
+        &self,
+        view: &NodeView,
+        exactly: Option<u64>,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Result<Lease, String>, BindEnd> {
         let want =
             Want { client: self.handle.id, behaviour: self.capabilities & BEHAVIOUR, state: &self.state, exactly };
-        let work = self.cx.pool.acquire(view, &self.account, &self.opening, &want);
+        let mut work = pin!(self.cx.pool.acquire(view, &self.account, &self.opening, &want));
+        let mut turn = turn;
+        let work = std::future::poll_fn(|cx| {
+            let acquired = work.as_mut().poll(cx);
+            // It has a server session, or stands in the queue for one: the next in turn may go on.
+            turn = None;
+            acquired
+        });
         let Some(acquired) = while_client_stays(&self.io.stream, &self.handle, work).await else {
             return Err(BindEnd::ClientGone);
         };
@@ -216,16 +276,25 @@ impl ClientSession {
         }
     }
 
-    /// LAST_INSERT_ID() may be known only to the server session that made it: that one, if it is free; else whoever took it reads it for us.
+    /// LAST_INSERT_ID() may be known only to the server session that made it: that one, if it is free and on the node that serves; from another node
+    /// the value is fetched. If it is not free, whoever took it reads it for us.
     async fn bind_where_insert_id_is(&mut self) -> Result<Option<Lease>, BindEnd> {
         let give_up = Instant::now() + Duration::from_secs(2);
         loop {
             let InsertId::On(serial) = *self.handle.insert_id() else { return Ok(None) };
             let snapshot = self.cx.cluster.load();
             for view in &snapshot.nodes {
-                if let Ok(lease) = self.acquire(view, Some(serial)).await? {
+                let Ok(mut lease) = self.acquire(view, Some(serial), None).await? else { continue };
+                let seen_elsewhere = self.seen.as_ref().is_some_and(|seen| seen.node != lease.node);
+                if snapshot.writer == Some(lease.node) && !seen_elsewhere {
                     return Ok(Some(lease));
                 }
+                let id = fetch_insert_id(&mut lease).await;
+                *self.handle.insert_id() = id.map_or(InsertId::Lost, InsertId::Known);
+                if id.is_some() {
+                    lease.release(Instant::now());
+                }
+                return Ok(None);
             }
             if Instant::now() > give_up {
                 *self.handle.insert_id() = InsertId::Lost;
@@ -234,6 +303,16 @@ impl ClientSession {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+}
+
+/// LAST_INSERT_ID() of a server session; `None`: it is of no use any more.
+async fn fetch_insert_id(lease: &mut Lease) -> Option<u64> {
+    lease.last_use = None;
+    let answer = lease.conn.query("SELECT LAST_INSERT_ID()").await.ok()?;
+    let id = std::str::from_utf8(answer.single()?).ok()?.parse().ok()?;
+    lease.unread_insert_id = None;
+    lease.last_insert_id = Some(id);
+    Some(id)
 }
 
 /// Whether the statement reads LAST_INSERT_ID() in any of its forms, or may do so out of sight.

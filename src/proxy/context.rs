@@ -1,7 +1,7 @@
 //! What all session tasks share. Read-only after start, but for what synchronises itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use crate::pool::Pool;
 use crate::pool::dial::{self, DialError, DialRequest, Opening};
 use crate::pool::server_conn::ServerConn;
 use crate::proxy::client_login::LoginContext;
+use crate::proxy::hidden_code::HiddenCode;
 use crate::proxy::kill::Killer;
 use crate::proxy::measure::Measure;
 use crate::proxy::registry::{InsertId, Registry};
@@ -46,6 +47,12 @@ pub struct Context {
     pub packet_bytes_max: usize,
     /// Statements that wait for a node now.
     pub holds: AtomicUsize,
+    /// The order in which they were told to wait, in which they go on.
+    pub hold_turns: Arc<tokio::sync::Semaphore>,
+    /// A server has reported a GTID: one that reports none has written nothing.
+    pub gtids_reported: AtomicBool,
+    /// What views hide.
+    pub hidden_code: HiddenCode,
 }
 
 /// A statement that waits for a node.

@@ -141,12 +141,34 @@ pub fn login_not_recorded() -> ErrorReply {
 /// The number of [`transaction_lost`].
 pub const TRANSACTION_LOST: u16 = 1213;
 
-/// The transaction's server session is gone.
-pub fn transaction_lost(node: &str) -> ErrorReply {
+/// The transaction's server session is gone. `pins` are the lasting ones.
+pub fn transaction_lost(node: &str, pins: &str) -> ErrorReply {
     reply(
         TRANSACTION_LOST,
         format!(
-            "belay: node '{node}' was lost, and the open transaction with it: it was not committed; restart the transaction"
+            "belay: node '{node}' was lost, and the open transaction with it: it was not committed; restart the transaction{}",
+            and_state(pins)
+        ),
+    )
+}
+
+/// A harmless statement's connection to its node was closed while the node lives.
+pub fn interrupted(node: &str) -> ErrorReply {
+    reply(
+        1317,
+        format!(
+            "Query execution was interrupted: node '{node}' lives and closed this session's connection, as it does after a KILL; run the statement again"
+        ),
+    )
+}
+
+/// A node does not have what this session has seen or written.
+pub fn not_caught_up(node: &str, why: &str) -> ErrorReply {
+    reply(
+        1105,
+        format!(
+            "belay: node '{node}' was not seen to have everything that this session has written or read ({why}; cluster.causal_wait_ms); the statement \
+             was not executed; the next one will not wait for it"
         ),
     )
 }

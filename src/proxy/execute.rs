@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::Stage;
-use crate::failover::{self, Decision, Failure};
+use crate::failover::{self, Cause};
 use crate::pool::session::LastUse;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::command::Command;
@@ -13,6 +13,7 @@ use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
 use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
+use crate::proxy::failed::{Attempts, Doubtful};
 use crate::proxy::relay::{Cut, Progress, Relay, consume};
 use crate::proxy::report::Report;
 use crate::proxy::send::{self, FileEnd, Sending, Sent};
@@ -20,8 +21,10 @@ use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Execution;
 use crate::proxy::wire::{self, RequestHead, ServerRead};
 use crate::session::pins::PinReason;
-use crate::session::transaction::Transaction;
 use crate::sql::{Facts, StatementCount, TransactionControl};
+
+/// So much of an answer is kept before the client gets any of it, see `relay_answer`.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// A request on its way to a node.
 pub(super) struct Request<'a> {
@@ -81,6 +84,8 @@ enum Exchange {
     TooLong,
     /// The node refused the request before it had all of it, and closed.
     Said(ErrorReply),
+    /// The answer is an error that may be about the node. The client has nothing of it.
+    Doubtful(Box<Doubtful>),
 }
 
 impl ClientSession {
@@ -211,50 +216,62 @@ impl ClientSession {
         if let Err(error) = self.check_pin_budget(request.facts) {
             return Box::pin(self.refused(request.head, error)).await;
         }
-        let hold_until = started + self.cx.hold_timeout;
+        let mut attempts = Attempts { hold_until: started + self.cx.hold_timeout, again: 0 };
         loop {
-            match self.ready(&mut request, hold_until).await {
-                Ok(()) => {}
+            let end = match self.ready(&mut request, &attempts).await {
+                Ok(()) => self.attempt(&mut request, &mut attempts, started).await,
                 Err(BindEnd::ClientGone) => return Served::ClientGone,
                 Err(BindEnd::Refused(error)) => return Box::pin(self.refused(request.head, error)).await,
                 Err(BindEnd::Lost(stage)) => {
-                    if let Some(end) = Box::pin(self.failed(stage, false, &request, hold_until)).await {
-                        return end;
-                    }
-                    continue;
-                }
-            }
-            return match self.exchange(&mut request, started).await {
-                Exchange::Done(report) => {
-                    self.answered(&request, &report);
-                    Served::Answered(report)
-                }
-                Exchange::ClientGone => Served::ClientGone,
-                Exchange::Said(error) => {
-                    self.lose_bound();
-                    Box::pin(self.refused(request.head, error)).await
-                }
-                Exchange::TooLong => {
-                    self.lose_bound();
-                    Box::pin(self.refused(request.head, errors::packet_too_large())).await
-                }
-                Exchange::Broken { why, answer_begun } => {
-                    tracing::warn!(session = self.handle.id, why, "a node's answer could not be relayed");
-                    Box::pin(self.server_broke(answer_begun, &request, hold_until)).await
-                }
-                Exchange::ServerLost { answer_begun } => {
-                    Box::pin(self.server_broke(answer_begun, &request, hold_until)).await
+                    let failure = self.failure(stage, Cause::ConnectionLost, &request);
+                    Box::pin(self.failed(failure, &request, &mut attempts)).await
                 }
             };
+            if let Some(served) = end {
+                return served;
+            }
         }
     }
 
-    async fn ready(&mut self, request: &mut Request<'_>, hold_until: Instant) -> Result<(), BindEnd> {
+    /// Sends the request and relays its answer. `None`: another attempt is due.
+    async fn attempt(
+        &mut self,
+        request: &mut Request<'_>,
+        attempts: &mut Attempts,
+        started: Instant,
+    ) -> Option<Served> {
+        match self.exchange(request, started).await {
+            Exchange::Done(report) => {
+                self.answered(request, &report);
+                Some(Served::Answered(report))
+            }
+            Exchange::ClientGone => Some(Served::ClientGone),
+            Exchange::Said(error) => {
+                self.lose_bound();
+                Some(Box::pin(self.refused(request.head, error)).await)
+            }
+            Exchange::TooLong => {
+                self.lose_bound();
+                Some(Box::pin(self.refused(request.head, errors::packet_too_large())).await)
+            }
+            Exchange::Doubtful(answer) => Box::pin(self.doubted(*answer, request, attempts)).await,
+            Exchange::Broken { why, answer_begun } => {
+                tracing::warn!(session = self.handle.id, why, "a node's answer could not be relayed");
+                Box::pin(self.server_broke(answer_begun, request, attempts)).await
+            }
+            Exchange::ServerLost { answer_begun } => Box::pin(self.server_broke(answer_begun, request, attempts)).await,
+        }
+    }
+
+    async fn ready(&mut self, request: &mut Request<'_>, attempts: &Attempts) -> Result<(), BindEnd> {
         if self.lease.as_ref().is_some_and(|l| !l.conn.io.read_buf.is_empty()) {
             // The node said something unasked behind its last answer: it is about to close, and nothing of it answers this request.
             return Err(BindEnd::Lost(Stage::Idle));
         }
-        self.bind_and_replay(request.facts, hold_until).await?;
+        self.bind_and_replay(request.facts, attempts.hold_until).await?;
+        if attempts.again > 0 {
+            Box::pin(self.check_again(request)).await?;
+        }
         match request.kind {
             Kind::Text => self.rewrite(request).map_err(BindEnd::Refused),
             Kind::Statement { id, execution } => self.adapt_statement(request, id, execution).await,
@@ -262,118 +279,18 @@ impl ClientSession {
         }
     }
 
-    async fn server_broke(&mut self, answer_begun: bool, request: &Request<'_>, hold_until: Instant) -> Served {
-        match Box::pin(self.failed(Stage::Answer, answer_begun, request, hold_until)).await {
-            Some(served) => served,
-            // `decide` never lets a statement that was sent be tried again.
-            None => Box::pin(self.refused(request.head, errors::outcome_unknown("?", ""))).await,
+    /// A read that runs again must not run code that its text does not show, and what was made for another server session is of no use here.
+    async fn check_again(&mut self, request: &mut Request<'_>) -> Result<(), BindEnd> {
+        if request.kind != Kind::Other {
+            request.rewritten = None;
         }
-    }
-
-    /// What is to be done after a failure: `None` is to try another server session.
-    async fn failed(
-        &mut self,
-        stage: Stage,
-        answer_begun: bool,
-        request: &Request<'_>,
-        hold_until: Instant,
-    ) -> Option<Served> {
-        let failure = Failure { stage, transaction: self.transaction, pins: self.pins, answer_begun };
-        let (pins, lasting) = (self.pins.to_string(), self.pins.is_lasting());
-        let lost_too = if lasting { pins.as_str() } else { "" };
-        let lease = self.lease.take();
-        let node = lease.as_ref().map(|l| l.node);
-        let name = node.map_or_else(|| "?".into(), |n| self.cx.node_name(n));
-        if let Some(node) = node {
-            self.cx.cluster.suspect(node);
-            self.avoid = Some((node, self.cx.cluster.load().version));
-        }
-        self.cx.measure.failure(crate::error::Side::Server, stage);
-        if let Some(lease) = lease {
-            self.server_session_gone(&lease);
-            self.unbound_from(&lease);
-        }
-        let decision = failover::decide(&failure);
-        self.handle.decided(Instant::now(), decision.label(), node, stage.label());
-        self.transaction = Transaction::Idle;
-        self.status.remove(crate::protocol::mysql::capability::StatusFlags::IN_TRANS);
-        let error = match decision {
-            Decision::TryAnother | Decision::Forget if Instant::now() < hold_until => return None,
-            Decision::TryAnother | Decision::Forget => {
-                errors::no_node("server sessions were lost before the statement was sent")
+        match self.hides_code(request).await {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(BindEnd::Refused(errors::outcome_unknown("that ran the statement first", ""))),
+            Err(why) => {
+                tracing::debug!(session = self.handle.id, why, "a node could not be asked for its views");
+                Err(BindEnd::Lost(Stage::Replay))
             }
-            Decision::StateLost => errors::state_lost(&name, &pins),
-            Decision::TransactionLost => errors::transaction_lost(&name),
-            Decision::OutcomeUnknown => {
-                return Some(Box::pin(self.cut_answer(request.head, &errors::outcome_unknown(&name, lost_too))).await);
-            }
-            Decision::AnswerCut => {
-                // Rows have reached the client: the error takes the place of the next one.
-                return Some(Box::pin(self.cut_answer(request.head, &errors::answer_cut(&name, lost_too))).await);
-            }
-        };
-        Some(Box::pin(self.refused(request.head, error)).await)
-    }
-
-    async fn cut_answer(&mut self, head: RequestHead, error: &ErrorReply) -> Served {
-        if self.drop_request(head).await == Flow::End || self.cut.mid_frame {
-            // The client waits for the rest of a frame that will not come: only closing tells it so.
-            return Served::ClientGone;
-        }
-        let mut payload = BytesMut::new();
-        crate::protocol::mysql::packet::err::encode_err(&mut payload, error, true);
-        let mut out = BytesMut::new();
-        let mut seq = self.cut.next_seq;
-        crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
-        self.cx.measure.client_error();
-        self.row_count = -1;
-        match self.send(&out).await {
-            Flow::Continue => Served::Refused,
-            Flow::End => Served::ClientGone,
-        }
-    }
-
-    /// Drops what is left of a request, whether it was begun to be sent or not.
-    async fn drop_request(&mut self, head: RequestHead) -> Flow {
-        match std::mem::take(&mut self.sending) {
-            Sending::Untouched => self.skip_request(head).await,
-            Sending::Streamed { left, continues } => self.skip_rest(left, continues).await,
-        }
-    }
-
-    async fn refused(&mut self, head: RequestHead, error: ErrorReply) -> Served {
-        if self.drop_request(head).await == Flow::End {
-            return Served::ClientGone;
-        }
-        match self.reply_error(&error).await {
-            Flow::Continue => Served::Refused,
-            Flow::End => Served::ClientGone,
-        }
-    }
-
-    /// The first statement after a loss while the client idled: ROLLBACK of the lost transaction is true already, everything else gets the error.
-    async fn tell_loss(&mut self, head: RequestHead, facts: &Facts, error: ErrorReply) -> Served {
-        let rollback = self.transaction == Transaction::Lost
-            && facts.certain
-            && matches!(
-                facts.txn,
-                TransactionControl::Rollback { chain: None | Some(false), release: None | Some(false) }
-            );
-        self.transaction = Transaction::Idle;
-        if !rollback {
-            return Box::pin(self.refused(head, error)).await;
-        }
-        if self.skip_request(head).await == Flow::End {
-            return Served::ClientGone;
-        }
-        if error.code != errors::TRANSACTION_LOST {
-            // More than the transaction was lost: a ROLLBACK is no question about that.
-            self.lost = Some(error);
-        }
-        self.handle.decided(Instant::now(), "ROLLBACK answered", None, "the transaction was lost with its server");
-        match self.reply_ok().await {
-            Flow::Continue => Served::Refused,
-            Flow::End => Served::ClientGone,
         }
     }
 
@@ -436,6 +353,7 @@ impl ClientSession {
         let mut out = BytesMut::new();
         let mut watch = true;
         let mut after = std::time::Duration::ZERO;
+        let mut way = Way::new(request);
         if request.shape == ReplyShape::None {
             return Exchange::Done(Box::default());
         }
@@ -444,8 +362,8 @@ impl ClientSession {
             match wire::read_server(server, &self.io.stream, &mut watch, &self.handle).await {
                 ServerRead::Bytes => {}
                 ServerRead::Lost => {
-                    self.cut = relay.cut();
-                    return Exchange::ServerLost { answer_begun: relay.begun() };
+                    self.cut = way.cut(&relay);
+                    return Exchange::ServerLost { answer_begun: way.begun };
                 }
                 ServerRead::ClientClosed => return Exchange::ClientGone,
                 ServerRead::Signals(signals) => {
@@ -453,12 +371,10 @@ impl ClientSession {
                     if signals & signal::KILLED != 0 {
                         return Exchange::ClientGone;
                     }
-                    if signals & signal::DRAIN != 0 {
-                        self.draining = true;
-                    }
+                    self.draining |= signals & signal::DRAIN != 0;
                     if signals & signal::NODE_LOST != 0 {
-                        self.cut = relay.cut();
-                        return Exchange::ServerLost { answer_begun: relay.begun() };
+                        self.cut = way.cut(&relay);
+                        return Exchange::ServerLost { answer_begun: way.begun };
                     }
                     continue;
                 }
@@ -470,7 +386,9 @@ impl ClientSession {
             } else {
                 &out[..]
             };
-            if wire::send(&mut self.io.stream, bytes, self.cx.client_write_timeout).await.is_err() {
+            if let Some(bytes) = way.next(bytes, &progress, relay.report.error)
+                && wire::send(&mut self.io.stream, bytes, self.cx.client_write_timeout).await.is_err()
+            {
                 return Exchange::ClientGone;
             }
             out.clear();
@@ -481,11 +399,11 @@ impl ClientSession {
                 Progress::Done => {
                     self.cx.measure.added_time(before + after);
                     crate::net::scratch::give_back(&mut server.read_buf);
-                    return Exchange::Done(Box::new(relay.report));
+                    return way.done(relay.report);
                 }
                 Progress::Broken(error) => {
-                    self.cut = relay.cut();
-                    return Exchange::Broken { why: error.to_string(), answer_begun: relay.begun() };
+                    self.cut = way.cut(&relay);
+                    return Exchange::Broken { why: error.to_string(), answer_begun: way.begun };
                 }
                 Progress::WantsFile => {
                     // The client's file follows its request in the same buffer.
@@ -508,11 +426,12 @@ impl ClientSession {
     }
 
     /// After an answer: what it changed in the client's and the server session's state.
-    fn answered(&mut self, request: &Request<'_>, report: &Report) {
+    pub(super) fn answered(&mut self, request: &Request<'_>, report: &Report) {
         if std::mem::take(&mut self.sending) == Sending::Untouched {
             let n = request.head.header.frame_len().min(self.io.read_buf.len());
             consume(&mut self.io.read_buf, n);
         }
+        self.note_seen(request.facts, report);
         // What is no statement leaves the answers about the last statement as they were: its client's own, or somebody else's.
         let continued = self.untouched();
         self.found_rows_here &= continued;
@@ -529,6 +448,56 @@ impl ClientSession {
             }
         }
         self.notes();
+    }
+}
+
+/// The way of an answer to the client. The beginning of an answer to a statement that could run again is kept until it is complete or `KEPT_BYTES_MAX`
+/// long: servers send nothing before that either (`net_buffer_length`), so nobody waits longer, and nothing is copied where an answer comes in one
+/// piece. An error that may be about the node is kept until that is known.
+struct Way {
+    keeps: bool,
+    kept: BytesMut,
+    /// The client has some of it.
+    begun: bool,
+    doubtful: bool,
+}
+
+impl Way {
+    fn new(request: &Request<'_>) -> Way {
+        let keeps = request.head.complete && failover::statement(request.facts) == failover::Statement::Repeatable;
+        Way { keeps, kept: BytesMut::new(), begun: false, doubtful: false }
+    }
+
+    /// What the client gets now, if anything. `error` is the number of the error that ends the answer.
+    fn next<'a>(&'a mut self, bytes: &'a [u8], progress: &Progress, error: Option<u16>) -> Option<&'a [u8]> {
+        if !self.begun {
+            self.doubtful = *progress == Progress::Done && error.is_some_and(failover::may_be_refusal);
+            let more = self.keeps && *progress == Progress::More && self.kept.len() + bytes.len() < KEPT_BYTES_MAX;
+            if self.doubtful || more {
+                self.kept.extend_from_slice(bytes);
+                return None;
+            }
+            if !self.kept.is_empty() {
+                self.begun = true;
+                self.kept.extend_from_slice(bytes);
+                return Some(&self.kept);
+            }
+        }
+        self.begun |= !bytes.is_empty();
+        (!bytes.is_empty()).then_some(bytes)
+    }
+
+    /// Where the client's answer stands.
+    fn cut(&self, relay: &Relay) -> Cut {
+        if self.begun { relay.cut() } else { Cut::default() }
+    }
+
+    fn done(self, report: Report) -> Exchange {
+        if self.doubtful {
+            Exchange::Doubtful(Box::new(Doubtful::new(self.kept, report)))
+        } else {
+            Exchange::Done(Box::new(report))
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Side, Stage};
 use crate::metrics::Metrics;
-use crate::metrics::labels::{BindKind, KillResult, ReplayItem, StatementClass};
+use crate::metrics::labels::{BindKind, KillResult, Masked, ReplayItem, StatementClass};
 use crate::session::pins::{PinReason, Pins, REASONS};
 use crate::sql;
 
@@ -52,6 +52,11 @@ impl Measure {
     /// An error of belay's own, or of its own statement, was sent to a client.
     pub fn client_error(&self) {
         self.metrics.error(Side::Belay, Stage::Answer);
+    }
+
+    /// A client was spared a failure.
+    pub fn masked(&self, what: Masked) {
+        self.metrics.masked.increment(what);
     }
 
     /// A server session was given to a client.

@@ -6,6 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::error::Stage;
+use crate::failover;
 use crate::pool::flight::{self, Answer, Ask};
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
@@ -113,6 +114,8 @@ impl ClientSession {
         }
         match refusal {
             None => Ok(()),
+            // The node went out of service between the binding and now: nothing was lost with it.
+            Some((_, error)) if self.is_node_not_ready(&error) => Err(BindEnd::Lost(Stage::Replay)),
             Some((part, error)) => Err(BindEnd::Refused(self.half_replayed(part, &error))),
         }
     }
@@ -131,6 +134,11 @@ impl ClientSession {
             Purpose::State(part) => answer.error.map(|error| (part, error)),
             Purpose::Diagnostics => answer.error.map(|error| ("diagnostics", error)),
         }
+    }
+
+    fn is_node_not_ready(&self, error: &ErrorReply) -> bool {
+        let flavor = self.lease.as_ref().map(|l| l.conn.flavor);
+        flavor.is_some_and(|flavor| failover::meaning(flavor, error) == failover::Meaning::NotReady)
     }
 
     /// Half of the plan may be in force: this server session is of no use to anybody.

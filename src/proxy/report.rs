@@ -41,6 +41,8 @@ pub struct Report {
     pub prepared: Option<(u32, u16, u16)>,
     /// Changes in their order.
     pub changes: Vec<Change>,
+    /// The GTID of what was committed with it, where the server reports it.
+    pub gtid: Option<Bytes>,
     flags: Reported,
 }
 
@@ -108,7 +110,9 @@ impl Report {
             match change? {
                 SessionChange::SystemVariable { name, value } => {
                     // MySQL adds a statement's number to every OK under '*': noise, not state.
-                    if name != b"statement_id" && name != b"last_gtid" {
+                    if name == b"last_gtid" {
+                        self.gtid = (!value.is_empty()).then(|| Bytes::copy_from_slice(value));
+                    } else if name != b"statement_id" {
                         self.flags.values = true;
                         self.changes
                             .push(Change::Variable(Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
@@ -121,7 +125,8 @@ impl Report {
                 SessionChange::StateChanged(changed) => self.flags.state_changed |= changed,
                 SessionChange::TransactionCharacteristics(sql) => self.flags.characteristics = Some(!sql.is_empty()),
                 SessionChange::TransactionState(state) => self.flags.tables_locked = Some(state.get(7) == Some(&b'L')),
-                SessionChange::Gtid(_) | SessionChange::UserVariable { .. } => {}
+                SessionChange::Gtid(gtid) => self.gtid = Some(Bytes::copy_from_slice(gtid)),
+                SessionChange::UserVariable { .. } => {}
                 SessionChange::Unknown { .. } => self.flags.state_changed = true,
             }
         }

@@ -38,7 +38,7 @@ use crate::session::statement::ClientStatements;
 use crate::session::transaction::Transaction;
 use crate::session::user_variables::Named;
 use crate::sql::Flavor as LexFlavor;
-use crate::topology::NodeId;
+use crate::topology::{NodeId, Seen};
 
 /// Whether the session goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,12 @@ pub struct ClientSession {
     pub(super) diagnostics_lost: bool,
     /// The text of the prepared statement being executed, with values in place of calls.
     pub(super) execution_text: Option<Bytes>,
+    /// The last statement that touched data, and where; a node that follows must have all of it.
+    pub(super) seen: Option<Seen>,
+    /// As the snapshot had it when the present server session was bound.
+    pub(super) writer_epoch: u64,
+    /// Something was written that no server has reported a position for yet: the transaction may be open still.
+    pub(super) wrote: bool,
 }
 
 impl ClientSession {
@@ -291,14 +297,25 @@ impl ClientSession {
 
     /// Settles what the loss of the bound server session means at this stage, for the statements to come.
     pub(super) fn lost_lease(&mut self, lease: Lease, stage: crate::error::Stage) {
-        use crate::failover::{Decision, Failure, decide};
-        let failure = Failure { stage, transaction: self.transaction, pins: self.pins, answer_begun: false };
+        use crate::failover::{Cause, Decision, Failure, Statement, decide};
+        let failure = Failure {
+            stage,
+            cause: Cause::ConnectionLost,
+            statement: Statement::MayCommit,
+            transaction: self.transaction,
+            autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
+            pins: self.pins,
+            answer_begun: false,
+        };
         let name = self.cx.node_name(lease.node);
         let decision = decide(&failure);
         self.lost = match decision {
             Decision::StateLost => Some(errors::state_lost(&name, &self.pins.to_string())),
-            Decision::TransactionLost => Some(errors::transaction_lost(&name)),
-            _ => None,
+            Decision::TransactionLost => Some(errors::transaction_lost(&name, "")),
+            _ => {
+                self.cx.measure.masked(crate::metrics::labels::Masked::IdleLoss);
+                None
+            }
         };
         if self.transaction == Transaction::Open {
             self.transaction = Transaction::Lost;

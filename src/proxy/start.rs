@@ -95,6 +95,9 @@ impl ClientSession {
             unread: Vec::new(),
             diagnostics_lost: false,
             execution_text: None,
+            seen: None,
+            writer_epoch: 0,
+            wrote: false,
         };
         session.opening.behaviour = behaviour;
         session.enter(Entered { account, schema, collation, opening, dedicated }).await.ok()?;

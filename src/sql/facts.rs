@@ -552,6 +552,8 @@ pub struct Facts {
     pub side_effect_free_read: bool,
     /// It takes row locks: FOR UPDATE, FOR SHARE, LOCK IN SHARE MODE.
     pub locking_read: bool,
+    /// FROM stands in it: it may read rows.
+    pub reads_tables: bool,
     /// Volatile calls that can be rewritten, in the order of the text. Filled for a single statement only; elsewhere
     /// [`Effects::VOLATILE_HIDDEN`] is set.
     pub volatile: SmallVec<[VolatileCall; 2]>,

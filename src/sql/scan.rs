@@ -29,6 +29,7 @@ pub(super) struct Statement {
     pub implicit_commit: bool,
     pub effects: Effects,
     pub locking: bool,
+    pub reads_tables: bool,
     /// Its form only reads (the effects are looked at later).
     pub read_form: bool,
     /// Calls of functions are looked at (off in definitions, where parentheses follow names of other kinds).
@@ -55,6 +56,7 @@ impl Statement {
             implicit_commit: false,
             effects: Effects::empty(),
             locking: false,
+            reads_tables: false,
             read_form: false,
             watch_calls: true,
             accounts: false,
@@ -249,6 +251,7 @@ impl<'a> Scanner<'a> {
                 self.statement.locking = true
             }
             Keyword::Lock if self.next.is(Keyword::In) => self.statement.locking = true,
+            Keyword::From => self.statement.reads_tables = true,
             Keyword::Procedure => self.statement.read_form = false,
             Keyword::SqlCalcFoundRows => self.effect(Effects::CALC_FOUND_ROWS),
             Keyword::Value if self.next.is(Keyword::For) => {
@@ -390,6 +393,7 @@ impl<'a> Scanner<'a> {
         facts.implicit_commit |= done.implicit_commit;
         facts.effects |= done.effects;
         facts.locking_read |= done.locking;
+        facts.reads_tables |= done.reads_tables;
         facts.side_effect_free_read = index == 0 && done.read_form;
     }
 

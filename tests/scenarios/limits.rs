@@ -14,7 +14,7 @@ fn script(sql: &str) -> Act {
     match sql {
         "SELECT many" => Act::Many(5_000),
         "SELECT 'slow'" => Act::After(Duration::from_millis(100), rows("slow")),
-        "SELECT 'hang'" => Act::Hang,
+        "DO 'hang'" => Act::Hang,
         _ => Act::Answer(rows("1")),
     }
 }
@@ -114,8 +114,8 @@ async fn drain_waits_for_what_runs() {
 async fn a_node_that_is_held_to_be_lost_ends_the_wait_for_it() {
     let world = World::new(script, "");
     let mut client = world.client().await;
-    client.send_sql("SELECT 'hang'").await;
-    world.until("it runs", |w| w.node.said_by("SELECT 'hang'").is_some()).await;
+    client.send_sql("DO 'hang'").await;
+    world.until("it runs", |w| w.node.said_by("DO 'hang'").is_some()).await;
     world.cx.registry.list(9).iter().for_each(|handle| handle.signal(signal::NODE_LOST));
     assert!(matches!(client.reply().await, Reply::Error(1105, _, 0)));
     world.node_is(belay::topology::NodeState::not_ready("a moment"));

@@ -12,14 +12,14 @@ use crate::world::World;
 fn script(sql: &str) -> Act {
     match sql {
         "BEGIN" => Act::Answer(recorded("mariadb_deprecate_begin")),
-        "SELECT 'die'" => Act::Close(Vec::new()),
-        "SELECT 'cut'" => Act::Close(answer(&[&b"\x01"[..], COLUMN, b"\x011", b"\x012"])),
-        "SELECT 'mid'" => {
+        "DO 'die'" => Act::Close(Vec::new()),
+        "SELECT 'cut' FOR UPDATE" => Act::Close(answer(&[&b"\x01"[..], COLUMN, b"\x011", b"\x012"])),
+        "SELECT 'mid' FOR UPDATE" => {
             let mut whole = answer(&[&b"\x01"[..], COLUMN, b"\x011", b"\x05abcde"]);
             whole.truncate(whole.len() - 3);
             Act::Close(whole)
         }
-        "SELECT 'broken'" => Act::Answer(answer(&[&b"\x01"[..], COLUMN, b"\x011", b""])),
+        "SELECT 'broken' FOR UPDATE" => Act::Answer(answer(&[&b"\x01"[..], COLUMN, b"\x011", b""])),
         "SELECT 'hang'" => Act::Hang,
         "COMMIT" | "ROLLBACK" => Act::Answer(answer(&[OK])),
         "SELECT 'last words'" => {
@@ -97,23 +97,23 @@ async fn commit_and_everything_else_of_a_lost_transaction_get_the_error_once() {
 async fn a_statement_that_was_sent_and_not_answered_is_never_sent_again() {
     let world = World::new(script, "");
     let mut client = world.client().await;
-    let reply = client.ask("SELECT 'die'").await;
+    let reply = client.ask("DO 'die'").await;
     assert!(is_error(&reply, 1105), "{reply:?}");
     probe(&world);
     assert_eq!(client.ask("SELECT 1").await, one("1"));
-    assert_eq!(world.node.said(), ["SELECT 'die'", "SELECT 1"]);
-    // The same inside a transaction.
+    assert_eq!(world.node.said(), ["DO 'die'", "SELECT 1"]);
+    // Inside a transaction it is known that nothing was committed.
     let mut client = world.client().await;
     assert_eq!(client.ask("BEGIN").await, Reply::Ok);
-    let reply = client.ask("SELECT 'die'").await;
-    assert!(is_error(&reply, 1105), "{reply:?}");
+    let reply = client.ask("DO 'die'").await;
+    assert!(is_error(&reply, 1213), "{reply:?}");
     probe(&world);
     assert_eq!(client.ask("SELECT 1").await, one("1"));
 }
 
 #[tokio::test]
 async fn an_error_takes_the_place_of_the_next_row() {
-    for broken in ["SELECT 'cut'", "SELECT 'broken'"] {
+    for broken in ["SELECT 'cut' FOR UPDATE", "SELECT 'broken' FOR UPDATE"] {
         let world = World::new(script, "");
         let mut client = world.client().await;
         let Reply::Error(1105, _, before) = client.ask(broken).await else { panic!("no error") };
@@ -128,7 +128,7 @@ async fn an_error_takes_the_place_of_the_next_row() {
 async fn half_a_row_can_only_be_ended_by_closing() {
     let world = World::new(script, "");
     let mut client = world.client().await;
-    client.send_sql("SELECT 'mid'").await;
+    client.send_sql("SELECT 'mid' FOR UPDATE").await;
     for _ in 0..3 {
         client.frame().await.unwrap();
     }

@@ -86,6 +86,9 @@ impl World {
             client_write_timeout: Duration::from_millis(config.session.client_write_timeout_ms),
             packet_bytes_max: config.session.packet_bytes_max,
             holds: AtomicUsize::new(0),
+            hold_turns: Arc::new(tokio::sync::Semaphore::new(1)),
+            gtids_reported: std::sync::atomic::AtomicBool::new(false),
+            hidden_code: Default::default(),
             config: Arc::new(config),
         });
         let world = World { cx, node, publisher };
