@@ -298,7 +298,7 @@ fn choose_waiter(waiters: &mut VecDeque<Waiter>, session: &ServerSession, passed
         serves(session.behaviour, w.behaviour)
             && !(w.needs_no_schema && session.state.schema().is_some())
             // What was changed must be known to the waiter, or it could not be put back.
-            && session.state.variables().iter().all(|(name, _)| w.baseline.get(name).is_some())
+            && session.state.variables().iter().all(|(name, _)| w.baseline.knows(name))
     };
     let fingerprint = session.state.fingerprint();
     let first = waiters.front()?;

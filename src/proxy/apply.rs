@@ -94,7 +94,7 @@ impl ClientSession {
             Change::Variable(name, value) => {
                 let Ok(name) = std::str::from_utf8(name) else { return true };
                 let name = name.to_ascii_lowercase();
-                let tracked = self.lease.as_ref().is_some_and(|l| l.state.baseline().get(&name).is_some());
+                let tracked = self.lease.as_ref().is_some_and(|l| l.state.baseline().knows(&name));
                 if tracked || CHARSET_GROUP.contains(&name.as_str()) {
                     self.state.set(&name, value);
                     if let Some(lease) = &mut self.lease {
@@ -112,9 +112,7 @@ impl ClientSession {
         facts.set.iter().filter(|item| matches!(item.scope, SetScope::Session)).any(|item| {
             let name = String::from_utf8_lossy(item.name.of(sql)).to_ascii_lowercase();
             let name = name.trim_matches('`');
-            self.state.baseline().get(name).is_none()
-                && !CHARSET_GROUP.contains(&name)
-                && !FOLLOWED_ELSEWHERE.contains(&name)
+            !self.state.baseline().knows(name) && !CHARSET_GROUP.contains(&name) && !FOLLOWED_ELSEWHERE.contains(&name)
         })
     }
 

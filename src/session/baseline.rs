@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// Variables that a cluster changes on its nodes by itself (Galera does so whenever a member comes or goes): what a client set itself is replayed,
-/// a difference of baselines is not.
+/// Variables that a cluster changes on its nodes by itself (Galera does so whenever a member comes or goes). They are in no baseline, so that the nodes
+/// of a cluster have equal ones: what a client set itself is replayed, and goes back to the node's own by DEFAULT.
 pub const NODE_OWNED: [&str; 2] = ["auto_increment_increment", "auto_increment_offset"];
 
 /// The values of the replayable session variables right after a login, by lower-case name.
@@ -19,9 +19,14 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// A baseline of these values.
+    /// A baseline of these values; the nodes' own are left out.
     pub fn new(values: impl IntoIterator<Item = (Arc<str>, Bytes)>) -> Baseline {
-        Baseline { values: values.into_iter().collect() }
+        Baseline { values: values.into_iter().filter(|(name, _)| !NODE_OWNED.contains(&&**name)).collect() }
+    }
+
+    /// Whether a variable that was changed can be put back: to its value here, or to the node's own.
+    pub fn knows(&self, name: &str) -> bool {
+        self.values.contains_key(name) || NODE_OWNED.contains(&name)
     }
 
     /// The value of a variable, `None` for one that is not replayed.

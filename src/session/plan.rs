@@ -54,14 +54,8 @@ pub fn differing_variables(want: &SessionState, have: &SessionState) -> Vec<(Arc
         return out;
     }
     for (name, have_value) in have.baseline().iter() {
-        let baseline_value = have_value;
         let have_value = have.get(name).unwrap_or(have_value);
-        let wanted = if NODE_OWNED.contains(&&**name) && !want.changed_itself(name) {
-            Some(baseline_value)
-        } else {
-            want.get(name)
-        };
-        if let Some(want_value) = wanted
+        if let Some(want_value) = want.get(name)
             && want_value != have_value
         {
             out.push((name.clone(), want_value.clone()));
@@ -72,7 +66,20 @@ pub fn differing_variables(want: &SessionState, have: &SessionState) -> Vec<(Arc
             out.push((name.clone(), value.clone()));
         }
     }
+    for (name, _) in have.variables() {
+        if NODE_OWNED.contains(&&**name) && !want.changed_itself(name) {
+            out.push((name.clone(), DEFAULT));
+        }
+    }
     out
+}
+
+/// In place of a value: the node's own.
+const DEFAULT: Bytes = Bytes::new();
+
+/// Whether a difference says that a variable goes back to the node's own value.
+pub(super) fn is_default(name: &str, value: &[u8]) -> bool {
+    value.is_empty() && NODE_OWNED.contains(&name)
 }
 
 /// Both lists are sorted: one pass over the two.
@@ -95,6 +102,8 @@ fn merge(want: &SessionState, have: &SessionState, out: &mut Vec<(Arc<str>, Byte
             (_, Some((hn, _))) => {
                 if let Some(value) = want.baseline().get(hn) {
                     out.push((hn.clone(), value.clone()));
+                } else if NODE_OWNED.contains(&&**hn) {
+                    out.push((hn.clone(), DEFAULT));
                 }
                 h.next();
             }
@@ -112,7 +121,7 @@ fn reachable(want: &SessionState, have: &SessionState) -> Result<(), Unreachable
         return Err(Unreachable::SchemaCannotBeUnset);
     }
     // Nodes of different versions, or with values that they report and refuse, have different lists of variables.
-    if have.variables().iter().any(|(name, _)| want.get(name).is_none()) {
+    if have.variables().iter().any(|(name, _)| want.get(name).is_none() && !want.baseline().knows(name)) {
         return Err(Unreachable::VariableCannotBePutBack);
     }
     Ok(())
@@ -163,23 +172,29 @@ impl ReplayPlan {
     /// the whole plan impossible.
     pub fn set_statement(&self) -> Result<Option<Vec<u8>>, Unwritable> {
         let mut out: Vec<u8> = Vec::new();
-        let mut assign = |name: &str, value: &[u8]| {
+        let assign = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
             out.extend_from_slice(if out.is_empty() { b"SET @@SESSION." } else { b",@@SESSION." });
-            literal::variable_assignment(name.as_bytes(), value, &mut out).map_err(|_| Unwritable { name: name.into() })
+            literal::variable_assignment(name.as_bytes(), value, out).map_err(|_| Unwritable { name: name.into() })
         };
         if let Some(sets) = &self.charsets {
-            assign("character_set_client", &sets.client)?;
-            assign("character_set_results", &sets.results)?;
-            assign("character_set_connection", &sets.connection)?;
+            assign(&mut out, "character_set_client", &sets.client)?;
+            assign(&mut out, "character_set_results", &sets.results)?;
+            assign(&mut out, "character_set_connection", &sets.connection)?;
             if let Some(collation) = &sets.collation {
-                assign("collation_connection", collation)?;
+                assign(&mut out, "collation_connection", collation)?;
             }
         }
         for (name, value) in &self.variables {
-            assign(name, value)?;
+            if is_default(name, value) {
+                out.extend_from_slice(if out.is_empty() { b"SET @@SESSION." } else { b",@@SESSION." });
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(b"=DEFAULT");
+            } else {
+                assign(&mut out, name, value)?;
+            }
         }
         if let Some(id) = self.last_insert_id {
-            assign("last_insert_id", id.to_string().as_bytes())?;
+            assign(&mut out, "last_insert_id", id.to_string().as_bytes())?;
         }
         if !self.user_variables.is_empty() {
             out.extend_from_slice(if out.is_empty() { b"SET " } else { b"," });
@@ -206,6 +221,30 @@ mod tests {
             connection: "utf8mb4".into(),
             results: "utf8mb4".into(),
             collation: None,
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_the_node_goes_back_to_the_node_s_own_value() {
+        let one = baseline(&[("sql_mode", "A"), ("auto_increment_increment", "3")]);
+        assert_eq!(
+            one,
+            baseline(&[("sql_mode", "A"), ("auto_increment_increment", "2")]),
+            "nodes have equal baselines"
+        );
+        for other in [one.clone(), baseline(&[("sql_mode", "B")])] {
+            let fresh = SessionState::new(one.clone(), charsets(), None);
+            let mut changed = SessionState::new(other, charsets(), None);
+            changed.set("auto_increment_increment", b"7");
+            let back = ReplayPlan::between(&fresh, &changed).unwrap();
+            let text = String::from_utf8(back.set_statement().unwrap().unwrap()).unwrap();
+            assert!(text.contains("auto_increment_increment=DEFAULT"), "{text}");
+            let there = ReplayPlan::between(&changed, &fresh).unwrap();
+            let text = String::from_utf8(there.set_statement().unwrap().unwrap()).unwrap();
+            assert!(text.contains("auto_increment_increment=7"), "{text}");
+            changed.become_like(&fresh);
+            assert!(!changed.changed_itself("auto_increment_increment"));
+            assert!(ReplayPlan::between(&fresh, &changed).unwrap().is_empty());
         }
     }
 

@@ -224,7 +224,11 @@ impl SessionState {
         }
         let differing: Vec<(Arc<str>, Bytes)> = super::plan::differing_variables(other, self);
         for (name, value) in differing {
-            self.set_plain(&name, &value);
+            if super::plan::is_default(&name, &value) {
+                self.variables.retain(|(n, _)| *n != name);
+            } else {
+                self.set_plain(&name, &value);
+            }
         }
         self.charsets.clone_from(&other.charsets);
         self.schema.clone_from(&other.schema);
