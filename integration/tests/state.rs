@@ -4,7 +4,7 @@ use belay_integration::belay::{Belay, Options};
 use belay_integration::oracle::{Step, assert_same};
 use belay_integration::paths::Scratch;
 use belay_integration::process::wait_for;
-use belay_integration::servers::{ADMIN, APP, MariaDb, MySql};
+use belay_integration::servers::{ADMIN, APP, APP2, MariaDb, MySql};
 use belay_integration::wire::{Login, Wire};
 use belay_integration::{Result, shared};
 use std::time::Duration;
@@ -278,4 +278,81 @@ fn what_a_trigger_writes_follows() -> Result<()> {
     stage.same(&steps)?;
     direct.query("DROP TABLE watched")?;
     stage.belay.assert_healthy()
+}
+
+/// SET ROLE in its forms, and what it opens, while another client of the account chooses other roles on the same server session.
+fn roles(mut stage: Stage, secret: &str) -> Result<()> {
+    let mut steps = Vec::new();
+    for sql in ["SELECT 1", "SET ROLE reader", "SET ROLE NONE", "SET ROLE no_such_role", "SET ROLE 'reader'"] {
+        for then in ["SET ROLE reader", "SET ROLE NONE"] {
+            steps.push(Step::Sql(sql));
+            steps.push(Step::Disturb(then));
+            steps.push(Step::Sql("SELECT CURRENT_ROLE()"));
+            steps.push(Step::Sql(secret));
+            steps.push(Step::Prepared(secret, &[]));
+            steps.push(Step::Disturb(then));
+            steps.push(Step::Command(0x1f));
+            steps.push(Step::Disturb(then));
+            steps.push(Step::Sql("SELECT CURRENT_ROLE()"));
+            steps.push(Step::Sql(secret));
+            steps.push(Step::Sql("BEGIN"));
+            steps.push(Step::Sql(sql));
+            steps.push(Step::Sql(secret));
+            steps.push(Step::Sql("COMMIT"));
+        }
+    }
+    assert_same(&stage.direct, &stage.through, &Login::new(APP2, APP2).schema("test"), &steps)?;
+    let replayed = stage.belay.metrics()?.sum("belay_replay_items_total", &["what=\"role\""]);
+    assert!(replayed > 10.0, "the clients never took turns: {replayed}");
+    assert_eq!(stage.belay.metrics()?.sum("belay_pins_total", &["reason=\"role\""]), 0.0);
+    stage.belay.assert_healthy()
+}
+
+#[test]
+fn roles_follow_on_mariadb() -> Result<()> {
+    roles(Stage::mariadb(&*shared::mariadb()?, 1)?, "SELECT word FROM shop.secret")
+}
+
+#[test]
+fn roles_follow_on_mysql() -> Result<()> {
+    // Its error would name the host of the connection, which is another through belay.
+    let seen = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'shop'";
+    roles(Stage::mysql(&*shared::mysql()?, 1)?, seen)
+}
+
+/// A role given up stays given up where it is a default of the login, and a role outlives its server.
+#[test]
+fn roles_outlive_their_server() -> Result<()> {
+    let mut cluster = shared::galera()?;
+    let addresses = cluster.addresses();
+    let mut admin = cluster.node_mut(0)?.admin()?;
+    admin.query("CREATE USER IF NOT EXISTS born@'%' IDENTIFIED VIA mysql_native_password USING PASSWORD('born')")?;
+    admin.query("CREATE ROLE IF NOT EXISTS given")?;
+    admin.query("GRANT SELECT ON shop.secret TO given")?;
+    admin.query("GRANT given TO born@'%'")?;
+    admin.query("SET DEFAULT ROLE given FOR born@'%'")?;
+    let mut belay = Options::new(addresses.clone()).start()?;
+    let login = Login::new("born", "born");
+    let connect = || wait_for("the account", Duration::from_secs(20), || Wire::login(belay.address(), &login).ok());
+    let (mut with, mut without, mut never) = (connect()?, connect()?, connect()?);
+    with.query("SET ROLE given")?;
+    without.query("SET ROLE NONE")?;
+    let check = |with: &mut Wire, without: &mut Wire, never: &mut Wire| -> Result<()> {
+        for _ in 0..5 {
+            assert_eq!(with.text("SELECT word FROM shop.secret")?, "edelrid");
+            assert_eq!(without.query("SELECT word FROM shop.secret").unwrap_err().code(), 1142);
+            assert_eq!(never.text("SELECT word FROM shop.secret")?, "edelrid");
+        }
+        assert_eq!(without.value("SELECT CURRENT_ROLE()")?, None);
+        Ok(())
+    };
+    check(&mut with, &mut without, &mut never)?;
+    without.query("SELECT 1")?;
+    wait_for("the pins to go", Duration::from_secs(20), || (pinned(&belay).ok()? == 0.0).then_some(()))?;
+    let port = never.text("SELECT @@port")?;
+    let node = addresses.iter().position(|a| a.ends_with(&format!(":{port}"))).ok_or("no such node")?;
+    cluster.node_mut(node)?.kill()?;
+    check(&mut with, &mut without, &mut never)?;
+    cluster.restart(node)?;
+    belay.assert_healthy()
 }

@@ -57,14 +57,21 @@ pub async fn prepare(
     prepared_statements_max: usize,
     intern: impl FnOnce(Baseline) -> Arc<Baseline>,
 ) -> Result<Box<ServerSession>, SetupError> {
-    let asks = [Ask::Query(tracking(node)), Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES"))];
+    let asks = [
+        Ask::Query(tracking(node)),
+        Ask::Query(Bytes::from_static(ASK_ROLE)),
+        Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES")),
+    ];
     let answers = flight::fly(&mut conn, b"", &asks).await?;
-    let [tracked, variables] = answers.as_slice() else {
+    let [tracked, role, variables] = answers.as_slice() else {
         return Err(SetupError::Flight(FlightError::Protocol("an answer is missing".into())));
     };
     refused(tracked, "track the session's state")?;
     refused(variables, "list the session's variables")?;
     let (baseline, charsets) = read_variables(variables, node);
+    let role = read_role(role, conn.flavor);
+    let mut state = SessionState::new(intern(baseline), charsets, None);
+    state.set_login_role(role.clone(), role);
     conn.io.shrink();
     let now = Instant::now();
     Ok(Box::new(ServerSession {
@@ -72,7 +79,7 @@ pub async fn prepare(
         node: node.id,
         conn,
         behaviour,
-        state: SessionState::new(intern(baseline), charsets, None),
+        state,
         last_use: None,
         unread_insert_id: None,
         last_insert_id: Some(0),
@@ -81,6 +88,32 @@ pub async fn prepare(
         opened_at: now,
         idle_since: now,
     }))
+}
+
+/// Asks for the role of a session.
+pub const ASK_ROLE: &[u8] = b"SELECT CURRENT_ROLE()";
+
+/// The role in the answer to [`ASK_ROLE`], as SET ROLE takes it; `None` where the server does not say, or not in a way that can be said again.
+pub fn read_role(answer: &Answer, flavor: Flavor) -> Option<Bytes> {
+    let value = answer.rows.first()?.first()?;
+    let plain = |text: &[u8]| !text.is_empty() && text.iter().all(|b| matches!(b, 0x20..=0x7E));
+    match (flavor, value) {
+        (Flavor::MariaDb, None) => Some(Bytes::from_static(b"NONE")),
+        (Flavor::MariaDb, Some(name)) if plain(name) => {
+            let mut quoted = vec![b'`'];
+            for byte in name {
+                quoted.push(*byte);
+                if *byte == b'`' {
+                    quoted.push(b'`');
+                }
+            }
+            quoted.push(b'`');
+            Some(Bytes::from(quoted))
+        }
+        // NONE, or a list that is quoted already.
+        (Flavor::MySql, Some(list)) if plain(list) => Some(list.clone()),
+        _ => None,
+    }
 }
 
 fn refused(answer: &Answer, what: &'static str) -> Result<(), SetupError> {

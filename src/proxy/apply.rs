@@ -65,6 +65,7 @@ impl ClientSession {
         }
         let mut pins = effects::after(self.pins, facts, &reported);
         self.apply_user_variables(facts, report, &mut pins);
+        self.apply_role(facts, report, &mut pins);
         if facts.effects.contains(Effects::SEQUENCE_WRITE) {
             self.sequence_here = true;
         }

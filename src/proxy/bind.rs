@@ -84,6 +84,9 @@ impl ClientSession {
         if self.can_follow() {
             foreseen.remove(PinReason::UserVariables);
         }
+        if self.can_follow_role(facts) {
+            foreseen.remove(PinReason::Role);
+        }
         if !foreseen.is_lasting() || self.pins.is_lasting() {
             return Ok(());
         }

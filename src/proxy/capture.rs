@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::error::Stage;
 use crate::pool::flight::{self, Answer, Ask};
+use crate::pool::setup;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::cleanup;
 use crate::proxy::errors;
@@ -20,7 +21,7 @@ use crate::proxy::session::ClientSession;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
 use crate::session::user_variables::{self, Named, UserValue, ValueType};
-use crate::sql::{Effects, Facts, StatementClass, Verb};
+use crate::sql::{Effects, Facts, StatementClass, StatementCount, Verb};
 
 /// Names of user variables that one server session may have held before it is reset.
 const NAMES_HELD_MAX: usize = 256;
@@ -30,6 +31,8 @@ const NAMES_HELD_MAX: usize = 256;
 enum Purpose {
     /// Reads these user variables. Where it can't, they pin.
     UserVariables(Vec<Arc<str>>),
+    /// Reads the role. Where it can't, it pins.
+    Role,
 }
 
 /// One statement of the flight.
@@ -42,7 +45,7 @@ struct Entry {
 impl ClientSession {
     /// Whether anything is to be asked, and nothing speaks against asking it now.
     pub(super) fn wants_capture(&self) -> bool {
-        if !self.pins.contains(PinReason::UnreadUserVariables) {
+        if self.pins == self.pins.without_unread() {
             return false;
         }
         let alone = self.pins.without_unread().is_empty() && self.transaction == Transaction::Idle;
@@ -73,19 +76,41 @@ impl ClientSession {
     }
 
     fn captures(&self) -> Vec<Entry> {
-        let names = self.unread.clone();
-        let sql = user_variables::reading(&names, self.cx.config.session.user_variables_bytes_max);
-        vec![Entry { ask: Ask::Query(Bytes::from(sql)), purpose: Purpose::UserVariables(names) }]
+        let mut entries = Vec::with_capacity(2);
+        if self.pins.contains(PinReason::UnreadUserVariables) {
+            let names = self.unread.clone();
+            let sql = user_variables::reading(&names, self.cx.config.session.user_variables_bytes_max);
+            entries.push(Entry { ask: Ask::Query(Bytes::from(sql)), purpose: Purpose::UserVariables(names) });
+        }
+        if self.pins.contains(PinReason::UnreadRole) {
+            let ask = Ask::Query(Bytes::from_static(setup::ASK_ROLE));
+            entries.push(Entry { ask, purpose: Purpose::Role });
+        }
+        entries
     }
 
     fn captured(&mut self, purpose: Purpose, answer: &Answer) {
+        if answer.error.is_some() {
+            // It is still there, and is asked for again after the next statement.
+            return;
+        }
+        let mut pins = self.pins;
         match purpose {
-            Purpose::UserVariables(names) => {
-                if answer.error.is_some() {
-                    // They are still there, and are asked for again after the next statement.
-                    return;
+            Purpose::Role => {
+                let Some(lease) = &mut self.lease else { return };
+                pins.remove(PinReason::UnreadRole);
+                match setup::read_role(answer, lease.conn.flavor) {
+                    Some(role) => {
+                        lease.state.set_role(Some(role.clone()));
+                        self.state.set_role(Some(role));
+                    }
+                    None => {
+                        pins.insert(PinReason::Role);
+                    }
                 }
-                let mut pins = self.pins;
+                self.set_pins(pins);
+            }
+            Purpose::UserVariables(names) => {
                 match values_of(&names, answer) {
                     Some(values) => self.take_values(&names, values),
                     None => {
@@ -145,6 +170,24 @@ impl ClientSession {
         }
     }
 
+    /// Whether SET ROLE, where nothing is out of sight, can follow the client from the server session that it is bound to.
+    pub(super) fn can_follow_role(&self, facts: &Facts) -> bool {
+        let hidden = Effects::ROUTINE | Effects::UNKNOWN | Effects::TEXT_EXECUTE | Effects::CUT_SHORT;
+        let known = self.lease.as_ref().is_none_or(|lease| lease.state.login_role().is_some());
+        known && facts.certain && !facts.effects.intersects(hidden) && !self.pins.contains(PinReason::Role)
+    }
+
+    /// After an answer: whether it changed the role. `pins` are those that the statement brings by its text.
+    pub(super) fn apply_role(&mut self, facts: &Facts, report: &Report, pins: &mut Pins) {
+        if !facts.effects.contains(Effects::ROLE) || !self.can_follow_role(facts) {
+            return;
+        }
+        pins.remove(PinReason::Role);
+        if report.error.is_none() || facts.statements != StatementCount::One {
+            pins.insert(PinReason::UnreadRole);
+        }
+    }
+
     fn note_written(&mut self, named: &Named, report: &Report, pins: &mut Pins) {
         match &named.known {
             Some(values) if report.error.is_none() => {
@@ -179,6 +222,10 @@ impl ClientSession {
     /// The server session is gone, and what was not read of it.
     pub(super) fn forget_unread(&mut self, pins: Pins) {
         self.unread.clear();
+        if pins.contains(PinReason::UnreadRole) {
+            // Whatever it was: no privilege comes back that the client has given up.
+            self.state.set_role(Some(Bytes::from_static(b"NONE")));
+        }
         let lost = [
             PinReason::UserVariables,
             PinReason::UnreadUserVariables,

@@ -49,16 +49,25 @@ pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
     let asks = [
         Ask::ResetConnection,
         Ask::Query(setup::tracking(node)),
+        Ask::Query(Bytes::from_static(setup::ASK_ROLE)),
         Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES")),
     ];
     let session = &mut *lease;
     let answers = flight::fly(&mut session.conn, b"", &asks).await.ok()?;
-    if answers.iter().any(|a| a.error.is_some()) {
+    let [reset, tracked, role, variables] = answers.as_slice() else { return None };
+    if [reset, tracked, variables].into_iter().any(|a| a.error.is_some()) {
         return None;
     }
-    let (baseline, charsets) = setup::read_variables(answers.last()?, node);
+    let (baseline, charsets) = setup::read_variables(variables, node);
     let schema = session.state.schema().cloned();
+    let login_role = session.state.login_role().cloned();
+    // Servers keep the role through the reset.
+    let role = setup::read_role(role, session.conn.flavor);
+    if login_role.is_some() && role.is_none() {
+        return None;
+    }
     session.state = SessionState::new(cx.pool.intern(baseline), charsets, schema);
+    session.state.set_login_role(login_role, role);
     session.prepared.clear();
     session.last_use = None;
     session.last_insert_id = Some(0);

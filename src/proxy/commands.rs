@@ -23,6 +23,8 @@ impl ClientSession {
         }
         self.lost = None;
         let hold_until = Instant::now() + self.cx.hold_timeout;
+        let role_unread = self.pins.contains(PinReason::UnreadRole);
+        let role = self.state.role().cloned();
         let mut kept = Pins::NONE;
         for reason in [PinReason::LoginNotRecorded, PinReason::Role] {
             // A role outlives the reset on MariaDB, and must go on to be this client's alone.
@@ -48,7 +50,11 @@ impl ClientSession {
             // If the reset fails the lease is gone: its pins go off the pool's list while the list can be found.
             self.unbound_from(&lease);
             let Some(lease) = cleanup::reset(&self.cx, lease).await else {
-                kept.remove(PinReason::Role);
+                let role_lost = kept.remove(PinReason::Role) || role_unread;
+                if role_lost && !dedicated {
+                    self.start_over();
+                    return self.reply_error(&errors::state_lost(&self.cx.node_name(node), "role")).await;
+                }
                 if dedicated {
                     return Flow::End;
                 }
@@ -65,6 +71,12 @@ impl ClientSession {
                 Flavor::MySql | Flavor::OceanBase => lease.state.charsets().clone(),
             };
             self.state = SessionState::new(lease.state.baseline().clone(), charsets, schema);
+            // Both MariaDB and MySQL keep the role through the reset.
+            self.state.set_role(if role_unread {
+                lease.state.role().or(lease.state.login_role()).cloned()
+            } else {
+                role
+            });
             self.status = lease.conn.status & LASTING_STATUS;
             self.bound(lease);
             self.start_over();
@@ -77,7 +89,8 @@ impl ClientSession {
     /// Whether a reset is better done on another server session: a KILL may still arrive at the bound one, or it keeps what no reset takes away.
     fn another_is_better(&self) -> bool {
         let Some(lease) = &self.lease else { return false };
-        if lease.endpoint().is_none() || self.pins.contains(PinReason::Role) {
+        let role = self.pins.contains(PinReason::Role) || self.pins.contains(PinReason::UnreadRole);
+        if lease.endpoint().is_none() || role {
             return false;
         }
         let running = self.handle.running();

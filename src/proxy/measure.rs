@@ -7,6 +7,7 @@ use crate::error::{Side, Stage};
 use crate::metrics::Metrics;
 use crate::metrics::labels::{BindKind, KillResult, Masked, ReplayItem, StatementClass};
 use crate::session::pins::{PinReason, Pins, REASONS};
+use crate::session::plan::ReplayPlan;
 use crate::sql;
 
 /// Counts for session tasks.
@@ -65,11 +66,13 @@ impl Measure {
     }
 
     /// State was replayed.
-    pub fn replayed(&self, variables: usize, user_variables: usize, charsets: bool, schema: bool) {
-        self.metrics.replay_items.add(ReplayItem::Variables, variables as u64);
-        self.metrics.replay_items.add(ReplayItem::UserVariables, user_variables as u64);
-        self.metrics.replay_items.add(ReplayItem::Charset, u64::from(charsets));
-        self.metrics.replay_items.add(ReplayItem::Schema, u64::from(schema));
+    pub fn replayed(&self, plan: &ReplayPlan) {
+        let items = &self.metrics.replay_items;
+        items.add(ReplayItem::Variables, plan.variables.len() as u64);
+        items.add(ReplayItem::UserVariables, plan.user_variables.len() as u64);
+        items.add(ReplayItem::Charset, u64::from(plan.charsets.is_some()));
+        items.add(ReplayItem::Schema, u64::from(plan.schema.is_some()));
+        items.add(ReplayItem::Role, u64::from(plan.role.is_some()));
     }
 
     /// A statement was prepared again.

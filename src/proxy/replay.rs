@@ -69,12 +69,7 @@ impl ClientSession {
         if let Some(id) = plan.last_insert_id {
             lease.last_insert_id = Some(id);
         }
-        self.cx.measure.replayed(
-            plan.variables.len(),
-            plan.user_variables.len(),
-            plan.charsets.is_some(),
-            plan.schema.is_some(),
-        );
+        self.cx.measure.replayed(&plan);
         Ok(())
     }
 
@@ -85,6 +80,7 @@ impl ClientSession {
             BindEnd::Refused(errors::value_lost(match why {
                 Unreachable::SchemaCannotBeUnset => "the missing default schema",
                 Unreachable::VariableCannotBePutBack => "a variable that its login did not know",
+                Unreachable::RoleCannotBePutBack => "the role of its login",
             }))
         })?;
         plan.last_insert_id = wanted_id.filter(|id| lease.last_insert_id != Some(*id));
@@ -176,6 +172,11 @@ fn entries_of(
     if let Some(other) = unread {
         let ask = Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()"));
         entries.push(Entry { ask, purpose: Purpose::InsertIdOf(other) });
+    }
+    if let Some(role) = &plan.role {
+        // First: it may be what the schema is open to.
+        let ask = Ask::Query(Bytes::from([b"SET ROLE ", role.as_ref()].concat()));
+        entries.push(Entry::state("role", ask));
     }
     if let Some(schema) = &plan.schema {
         entries.push(Entry::state("schema", Ask::InitDb(schema.clone())));

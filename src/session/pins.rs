@@ -28,7 +28,7 @@ pub enum PinReason {
     LongData,
     /// XA transaction.
     Xa,
-    /// SET ROLE.
+    /// SET ROLE, on a server that does not say which role a session has.
     Role,
     /// A routine, or other code that belay cannot read, ran.
     UnseenCode,
@@ -52,10 +52,12 @@ pub enum PinReason {
     Sequence,
     /// User variables were written, and their values were not read yet. It ends when they are, after the transaction.
     UnreadUserVariables,
+    /// SET ROLE ran, and what it did was not read yet. It ends when it is, after the transaction.
+    UnreadRole,
 }
 
 /// Every reason, in the order of its bit.
-pub const REASONS: [PinReason; 24] = [
+pub const REASONS: [PinReason; 25] = [
     PinReason::LoginNotRecorded,
     PinReason::UserVariables,
     PinReason::TemporaryTable,
@@ -80,6 +82,7 @@ pub const REASONS: [PinReason; 24] = [
     PinReason::Profiling,
     PinReason::Sequence,
     PinReason::UnreadUserVariables,
+    PinReason::UnreadRole,
 ];
 
 impl PinReason {
@@ -110,6 +113,7 @@ impl PinReason {
             PinReason::Profiling => "profiling",
             PinReason::Sequence => "sequence",
             PinReason::UnreadUserVariables => "unread_user_variables",
+            PinReason::UnreadRole => "unread_role",
         }
     }
 
@@ -189,6 +193,7 @@ impl Pins {
     pub fn without_unread(self) -> Pins {
         let mut pins = self;
         pins.remove(PinReason::UnreadUserVariables);
+        pins.remove(PinReason::UnreadRole);
         pins
     }
 

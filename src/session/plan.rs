@@ -18,6 +18,8 @@ pub struct ReplayPlan {
     pub charsets: Option<CharacterSets>,
     /// User variables to be set; `None` is NULL.
     pub user_variables: Vec<(Arc<str>, Option<UserValue>)>,
+    /// What SET ROLE is to be said with.
+    pub role: Option<Bytes>,
     /// The schema to be used.
     pub schema: Option<Bytes>,
     /// `SET last_insert_id`, where the statement reads it.
@@ -35,6 +37,8 @@ pub enum Unreachable {
     SchemaCannotBeUnset,
     /// Somebody changed a variable there that the client's login did not know, so nobody can say what it was before.
     VariableCannotBePutBack,
+    /// The server does not say which role its login got, so it can't be put back.
+    RoleCannotBePutBack,
 }
 
 /// A variable that must be put back has a name that can't be written into a statement.
@@ -124,6 +128,9 @@ fn reachable(want: &SessionState, have: &SessionState) -> Result<(), Unreachable
     if have.variables().iter().any(|(name, _)| want.get(name).is_none() && !want.baseline().knows(name)) {
         return Err(Unreachable::VariableCannotBePutBack);
     }
+    if want.role().is_none() && have.role().is_some() && have.login_role().is_none() {
+        return Err(Unreachable::RoleCannotBePutBack);
+    }
     Ok(())
 }
 
@@ -135,7 +142,7 @@ pub fn distance(want: &SessionState, have: &SessionState) -> Result<Distance, Un
     reachable(want, have)?;
     let mut differences = differing_variables(want, have).len() as u32;
     differences += u32::from(want.charsets() != have.charsets());
-    differences += u32::from(want.schema() != have.schema());
+    differences += u32::from(want.schema() != have.schema()) + u32::from(want.role() != have.role());
     differences += user_variables::differing(want.user_variables(), have.user_variables()).len() as u32;
     Ok(Distance(differences))
 }
@@ -151,6 +158,7 @@ impl ReplayPlan {
             variables: differing_variables(want, have),
             user_variables: user_variables::differing(want.user_variables(), have.user_variables()),
             charsets: (want.charsets() != have.charsets()).then(|| want.charsets().clone()),
+            role: if want.role() == have.role() { None } else { want.role().or(have.login_role()).cloned() },
             schema: if want.schema() == have.schema() { None } else { want.schema().cloned() },
             last_insert_id: None,
         })
@@ -160,6 +168,7 @@ impl ReplayPlan {
     pub fn is_empty(&self) -> bool {
         self.variables.is_empty()
             && self.user_variables.is_empty()
+            && self.role.is_none()
             && self.charsets.is_none()
             && self.schema.is_none()
             && self.last_insert_id.is_none()

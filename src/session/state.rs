@@ -32,6 +32,10 @@ pub struct SessionState {
     variables: Vec<(Arc<str>, Bytes)>,
     charsets: CharacterSets,
     schema: Option<Bytes>,
+    /// The role, as SET ROLE takes it; `None`: the one that the login got.
+    role: Option<Bytes>,
+    /// Of a server session: the role that its login got; `None`: the server does not say.
+    login_role: Option<Bytes>,
     user_variables: UserVariables,
     /// Names of user variables that were ever set on this server session; sorted. No difference to anybody who names none of them.
     names_held: Vec<Arc<str>>,
@@ -51,6 +55,8 @@ impl SessionState {
             variables: Vec::new(),
             charsets,
             schema,
+            role: None,
+            login_role: None,
             user_variables: UserVariables::default(),
             names_held: Vec::new(),
             fingerprint: 0,
@@ -79,6 +85,29 @@ impl SessionState {
     /// The default schema.
     pub fn schema(&self) -> Option<&Bytes> {
         self.schema.as_ref()
+    }
+
+    /// The role, as SET ROLE takes it; `None`: the one that the login got.
+    pub fn role(&self) -> Option<&Bytes> {
+        self.role.as_ref()
+    }
+
+    /// Of a server session: the role that its login got; `None`: the server does not say, so that no role is followed on it.
+    pub fn login_role(&self) -> Option<&Bytes> {
+        self.login_role.as_ref()
+    }
+
+    /// Records the role; `None` is the one that the login got.
+    pub fn set_role(&mut self, role: Option<Bytes>) {
+        self.role = role;
+        self.changed();
+    }
+
+    /// Records what the login got, and what the role is now.
+    pub fn set_login_role(&mut self, login: Option<Bytes>, now: Option<Bytes>) {
+        self.role = if login.is_none() || now == login { None } else { now };
+        self.login_role = login;
+        self.changed();
     }
 
     /// The user variables.
@@ -214,6 +243,7 @@ impl SessionState {
     /// Takes over everything of `other`: a server session after a complete replay.
     pub fn become_like(&mut self, other: &SessionState) {
         self.take_user_variables(other);
+        self.role.clone_from(&other.role);
         // The baseline of a server session is a fact about its login, so the difference between the baselines turns into variables.
         if Arc::ptr_eq(&self.baseline, &other.baseline) {
             self.variables.clone_from(&other.variables);
@@ -242,6 +272,7 @@ impl SessionState {
             && self.variables == other.variables
             && self.charsets == other.charsets
             && self.schema == other.schema
+            && self.role == other.role
             && self.user_variables == other.user_variables
     }
 
@@ -249,8 +280,8 @@ impl SessionState {
         self.version += 1;
         let seed = foldhash::fast::FixedState::with_seed(0x6265_6c61_7900);
         let baseline = Arc::as_ptr(&self.baseline) as usize;
-        self.fingerprint =
-            seed.hash_one((baseline, &self.variables, &self.charsets, &self.schema, &self.user_variables));
+        let named = (&self.schema, &self.role, &self.user_variables);
+        self.fingerprint = seed.hash_one((baseline, &self.variables, &self.charsets, named));
         let mut hasher = seed.build_hasher();
         for name in PARSE_VARIABLES {
             self.get(name).hash(&mut hasher);
