@@ -6,6 +6,7 @@
 
 pub mod belay;
 pub mod clients;
+pub mod faults;
 pub mod oracle;
 pub mod paths;
 pub mod ports;
