@@ -363,6 +363,9 @@ fn own_statement(text: &str) -> Option<Vec<u8>> {
     if text.starts_with("SELECT CURRENT_USER()") {
         return Some(rows("app@%"));
     }
+    if text == "SELECT CURRENT_ROLE()" {
+        return Some(answer(&[b"\x01", COLUMN, b"\xfb", END]));
+    }
     if text.starts_with("SHOW SESSION VARIABLES") || text.starts_with("SHOW GLOBAL VARIABLES") {
         let variable = b"\x08sql_mode\0";
         return Some(answer(&[b"\x02", COLUMN, COLUMN, variable, END]));
