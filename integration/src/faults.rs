@@ -360,9 +360,12 @@ async fn connection(client: TcpStream, shared: Arc<Shared>, control: watch::Rece
         inner.open += 1;
         inner.most_open = inner.most_open.max(inner.open);
     }
-    match TcpStream::connect(shared.server).await {
-        Ok(server) => Carrier::new(client, server, &shared).run(control).await,
-        Err(_) => drop(client.set_zero_linger()),
+    let server = TcpStream::connect(shared.server).await;
+    // Who was accepted in the moment of death finds nobody either.
+    let refused = matches!(control.borrow().mode, Mode::Refuse | Mode::Stop);
+    match server.ok().filter(|_| !refused) {
+        Some(server) => Carrier::new(client, server, &shared).run(control).await,
+        None => drop(client.set_zero_linger()),
     }
     shared.inner().open -= 1;
 }
@@ -417,7 +420,7 @@ impl<'a> Carrier<'a> {
         };
         let reset = tokio::select! {
             reset = watch => reset,
-            reset = self.carry(&mut own) => reset,
+            reset = self.carry(&mut own, cuts) => reset,
         };
         if reset {
             let _ = self.client.set_zero_linger();
@@ -426,7 +429,7 @@ impl<'a> Carrier<'a> {
     }
 
     /// Carries until one side ends; whether the end is to be a reset.
-    async fn carry(&mut self, control: &mut watch::Receiver<Control>) -> bool {
+    async fn carry(&mut self, control: &mut watch::Receiver<Control>, cuts: u64) -> bool {
         loop {
             let (client, server) = (&mut self.client, &mut self.server);
             let of_server = async {
@@ -445,7 +448,12 @@ impl<'a> Carrier<'a> {
                 Err(_) => return true,
                 Ok(_) => {}
             }
-            if control.borrow_and_update().mode == Mode::Mute {
+            let now = *control.borrow_and_update();
+            if now.cuts != cuts {
+                // What arrived at the same moment does not pass: nobody is there any more.
+                return now.reset;
+            }
+            if now.mode == Mode::Mute {
                 self.silent = true;
             }
             if self.silent {

@@ -1,7 +1,8 @@
 //! A stream to a client or a node: TCP, unix socket, or either of them under TLS.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
@@ -70,6 +71,20 @@ impl Plain {
     }
 }
 
+impl Plain {
+    fn is_read_closed(&self, cx: &mut Context<'_>) -> bool {
+        let closed = |ready: Poll<io::Result<tokio::io::Ready>>| match ready {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        match self {
+            Plain::Tcp(s) => closed(pin!(s.ready(Interest::READABLE)).poll(cx)),
+            Plain::Unix(s) => closed(pin!(s.ready(Interest::READABLE)).poll(cx)),
+        }
+    }
+}
+
 impl Stream {
     /// The socket below TLS, if any.
     pub fn plain(&self) -> &Plain {
@@ -96,6 +111,11 @@ impl Stream {
     /// Under TLS the encrypted bytes are looked at, so an alert counts as data.
     pub fn poll_silence(&self, cx: &mut Context<'_>) -> Poll<Silence> {
         self.plain().poll_silence(cx)
+    }
+
+    /// Whether the peer has closed behind what it sent (COM_QUIT, a TLS alert). Costs no system call, and does not wake when it happens.
+    pub fn is_read_closed(&self, cx: &mut Context<'_>) -> bool {
+        self.plain().is_read_closed(cx)
     }
 
     /// Ready when a read is worth trying. Under TLS always: decrypted bytes may wait inside.

@@ -1,7 +1,7 @@
 //! Binding: a server session for this statement, in the state that the client believes in.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -30,6 +30,9 @@ use crate::topology::{ClusterSnapshot, NodeId, NodeView};
 /// How often a session that waits for a node looks again, if no change of the cluster wakes it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How often a client that has sent more already is looked at, whether it has closed behind that.
+const LOOK_BEHIND: Duration = Duration::from_millis(100);
+
 /// Where a session goes, and why.
 struct Routed {
     snapshot: Arc<ClusterSnapshot>,
@@ -57,6 +60,7 @@ pub(super) async fn while_client_stays<T>(
 ) -> Option<T> {
     let mut work = pin!(work);
     let mut watch = true;
+    let mut again: Option<Pin<Box<tokio::time::Sleep>>> = None;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
@@ -68,9 +72,18 @@ pub(super) async fn while_client_stays<T>(
         if watch {
             match client.poll_silence(cx) {
                 Poll::Ready(Silence::Closed) => return Poll::Ready(None),
-                Poll::Ready(_) => watch = false,
+                Poll::Ready(_) => (watch, again) = (false, Some(Box::pin(tokio::time::sleep(LOOK_BEHIND)))),
                 Poll::Pending => {}
             }
+        }
+        // The end behind bytes that are not read yet wakes nobody.
+        while let Some(due) = &mut again
+            && due.as_mut().poll(cx).is_ready()
+        {
+            if client.is_read_closed(cx) {
+                return Poll::Ready(None);
+            }
+            due.as_mut().reset(tokio::time::Instant::now() + LOOK_BEHIND);
         }
         Poll::Pending
     })

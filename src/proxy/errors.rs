@@ -194,6 +194,17 @@ pub fn replay_refused(node: &str, what: &str, error: &ErrorReply) -> ErrorReply 
     )
 }
 
+/// A node made another value of a variable than the one it was given.
+pub fn replay_differs(node: &str, variable: &str) -> ErrorReply {
+    reply(
+        1105,
+        format!(
+            "belay: node '{node}' made another value of this session's '{variable}', which has that value from now on: set it again; the statement \
+             was not executed"
+        ),
+    )
+}
+
 /// State that belay can't put into a statement, so that no other server session can be given it.
 pub fn replay_impossible(node: &str, variable: &str) -> ErrorReply {
     reply(

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::Stage;
 use crate::failover::{self, Cause};
+use crate::metrics::labels::Masked;
 use crate::pool::session::LastUse;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::command::Command;
@@ -242,6 +243,9 @@ impl ClientSession {
     ) -> Option<Served> {
         match self.exchange(request, started).await {
             Exchange::Done(report) => {
+                if attempts.again > 0 {
+                    self.cx.measure.masked(Masked::ReadAgain);
+                }
                 self.answered(request, &report);
                 Some(Served::Answered(report))
             }

@@ -130,7 +130,6 @@ impl ClientSession {
             Decision::RunAgain => {
                 attempts.again += 1;
                 attempts.hold_until = Instant::now() + self.cx.hold_timeout;
-                self.cx.measure.masked(Masked::ReadAgain);
                 return None;
             }
             Decision::TryAnother | Decision::Forget if Instant::now() < attempts.hold_until => {

@@ -3,6 +3,8 @@
 //! The flight is a list of entries in the order in which they must happen. Each knows what is said and what its answer, or an error, means; whoever
 //! has more to say before a statement adds entries of a purpose of their own. All of them cost one round trip together.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::error::Stage;
@@ -10,6 +12,7 @@ use crate::failover;
 use crate::pool::flight::{self, Answer, Ask};
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
+use crate::protocol::mysql::packet::session_state::{SessionChange, SessionChanges};
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
@@ -62,7 +65,7 @@ impl ClientSession {
                 return Err(BindEnd::Refused(errors::replay_impossible(&self.cx.node_name(lease.node), &name)));
             }
         };
-        Box::pin(self.fly(entries)).await?;
+        Box::pin(self.fly(entries, &plan)).await?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         lease.state.become_like(&self.state);
         lease.behaviour.set(Capabilities::MULTI_STATEMENTS, multi);
@@ -88,7 +91,7 @@ impl ClientSession {
     }
 
     /// Sends the entries in one write and takes every answer for what it means.
-    async fn fly(&mut self, entries: Vec<Entry>) -> Result<(), BindEnd> {
+    async fn fly(&mut self, entries: Vec<Entry>, plan: &ReplayPlan) -> Result<(), BindEnd> {
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let mut closes = BytesMut::new();
         lease.prepared.write_closes(&mut closes);
@@ -103,6 +106,9 @@ impl ClientSession {
         };
         let mut refusal = None;
         for (purpose, answer) in purposes.into_iter().zip(answers) {
+            if let Some((name, value)) = contradicted(plan, &answer) {
+                return Err(BindEnd::Refused(self.not_as_wanted(name, value)));
+            }
             if let Some(refused) = self.landed(purpose, answer) {
                 // What comes behind the first refusal may be a consequence of it.
                 refusal = refusal.or(Some(refused));
@@ -146,6 +152,17 @@ impl ClientSession {
         errors::replay_refused(&name, part, error)
     }
 
+    /// The node took a value and made another of it. The client is told once, and has that value from now on; the server session is not known well
+    /// enough to be used by anybody.
+    fn not_as_wanted(&mut self, variable: &Arc<str>, value: Bytes) -> ErrorReply {
+        self.state.set(variable, &value);
+        let Some(lease) = self.lease.take() else { return errors::replay_differs("?", variable) };
+        let name = self.cx.node_name(lease.node);
+        self.server_session_gone(&lease);
+        self.unbound_from(&lease);
+        errors::replay_differs(&name, variable)
+    }
+
     /// The value that LAST_INSERT_ID() must have on the bound server session; `None` if it has it already.
     fn wanted_insert_id(&self) -> Result<Option<u64>, BindEnd> {
         let Some(lease) = &self.lease else { return Ok(None) };
@@ -158,6 +175,19 @@ impl ClientSession {
     }
 }
 
+/// The variable that a node made another value of than the plan's, and that value.
+fn contradicted<'a>(plan: &'a ReplayPlan, answer: &Answer) -> Option<(&'a Arc<str>, Bytes)> {
+    if plan.variables.is_empty() {
+        return None;
+    }
+    SessionChanges::new(&answer.session_state).flatten().find_map(|change| match change {
+        SessionChange::SystemVariable { name, value } => {
+            plan.contradicted(name, value).map(|planned| (planned, Bytes::copy_from_slice(value)))
+        }
+        _ => None,
+    })
+}
+
 /// What is said before the client's statement; the name of the variable that can't be put back, if one can't.
 ///
 /// What others left is read before anything could change it; their diagnostics are cleared last, by the one kind of statement that does so on every
@@ -167,7 +197,7 @@ fn entries_of(
     unread: Option<u32>,
     set_option: Option<bool>,
     clear_diagnostics: bool,
-) -> Result<Vec<Entry>, std::sync::Arc<str>> {
+) -> Result<Vec<Entry>, Arc<str>> {
     let mut entries = Vec::with_capacity(3);
     if let Some(other) = unread {
         let ask = Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()"));

@@ -174,6 +174,14 @@ impl ReplayPlan {
             && self.last_insert_id.is_none()
     }
 
+    /// The variable of this plan to which a node gave another value than the plan's, if `value` is what it reports of `name` after the SET: servers clip values
+    /// to limits of their own, and MariaDB looks time zones up by the bytes of their offsets, compared like text ('+08:10' is '+05:54' where somebody
+    /// said that first).
+    pub fn contradicted(&self, name: &[u8], value: &[u8]) -> Option<&Arc<str>> {
+        let (planned, wanted) = self.variables.iter().find(|(n, _)| name.eq_ignore_ascii_case(n.as_bytes()))?;
+        (!is_default(planned, wanted) && wanted != value).then_some(planned)
+    }
+
     /// The one `SET` statement of this plan (everything but the schema); `None` if there is nothing to set.
     ///
     /// Character sets come first, so that string values that follow are read in the set the client had when it chose them; an explicit

@@ -32,6 +32,8 @@ impl Replication {
                 "--binlog-format=ROW".into(),
                 "--slave-net-timeout=5".into(),
                 "--rpl-semi-sync-master-enabled=1".into(),
+                // A replica has nobody who acknowledges what it applies, and would wait 10 s for somebody with each transaction.
+                "--rpl-semi-sync-master-wait-no-slave=0".into(),
                 "--rpl-semi-sync-slave-enabled=1".into(),
                 "--rpl-semi-sync-master-wait-point=AFTER_SYNC".into(),
             ]);
