@@ -69,6 +69,36 @@ fn a_killed_writer_costs_no_connection() -> Result<()> {
 }
 
 #[test]
+fn waiting_for_the_group_leaves_no_trace_in_the_session() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let mut cluster = shared::galera()?;
+    let mut belay = Belay::start(cluster.addresses())?;
+    let mut clients: Vec<Wire> = (0..4).map(|_| client(&belay)).collect::<Result<_>>()?;
+    clients[0].query("CREATE OR REPLACE TABLE traceless (id INT PRIMARY KEY)")?;
+    let first = writer(&mut clients[0], &cluster.addresses())?;
+    for (i, wire) in clients.iter_mut().enumerate() {
+        wire.query(&format!("INSERT INTO traceless VALUES ({i})"))?;
+    }
+    cluster.node_mut(first)?.kill()?;
+    let mut waited = 0;
+    for wire in &mut clients {
+        // The answer to BEGIN is an OK, in which a server reports what has changed since its last one.
+        until_ok(wire, "BEGIN", Duration::from_secs(20))?;
+        assert_eq!(wire.text("SELECT COUNT(*) FROM traceless")?, "4");
+        wire.query("COMMIT")?;
+        let (_, shown) = belay.admin_get(&format!("/sessions/{}", wire.connection_id))?;
+        waited += u32::from(shown.contains("causal wait"));
+    }
+    assert!(waited > 0, "no session waited, so nothing was shown");
+    assert_eq!(belay.metrics()?.sum("belay_pins_total", &["unreported_variable"]), 0.0);
+    cluster.restart(first)?;
+    clients[0].query("DROP TABLE traceless")?;
+    belay.assert_healthy()
+}
+
+#[test]
 fn two_belays_choose_the_same_writer() -> Result<()> {
     if direct() {
         return Ok(());

@@ -20,6 +20,10 @@ use crate::topology::{Position, Seen, Written};
 /// Waits for everything that the group has committed by now, whatever `wsrep_sync_wait` the session has (MariaDB 10.11, observed).
 const GALERA_WAIT: &str = "SET STATEMENT wsrep_sync_wait=1 FOR SELECT 1";
 
+/// Said right after [`GALERA_WAIT`], in the same round trip. MariaDB puts the variable back only after it has answered, and reports that with the
+/// answer to the next statement that changes something itself (10.11, observed; DO is none): that must not be the client's, who has not set it.
+const TAKE_LATE_REPORT: &str = "SET SESSION wsrep_sync_wait=@@SESSION.wsrep_sync_wait";
+
 /// Why a node can't be used yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NotCaughtUp {
@@ -132,8 +136,9 @@ impl ClientSession {
 /// Asks the node to wait; `Err` says why it is not known to have what was waited for.
 async fn catch_up(lease: &mut Lease, position: Option<Position>, limit: Duration) -> Result<(), NotCaughtUp> {
     let Some(position) = position else {
-        let answer = ask(lease, GALERA_WAIT.to_owned()).await?;
-        return answer.error.map_or(Ok(()), |e| Err(NotCaughtUp::Lost(e.to_string())));
+        let answers = fly(lease, &[GALERA_WAIT, TAKE_LATE_REPORT]).await?;
+        let error = answers.into_iter().find_map(|answer| answer.error);
+        return error.map_or(Ok(()), |e| Err(NotCaughtUp::Lost(e.to_string())));
     };
     let Some(gtids) = position.to_wait_for() else { return Ok(()) };
     let seconds = limit.as_secs_f64();
@@ -168,9 +173,14 @@ fn single(answer: &Answer) -> String {
 }
 
 async fn ask(lease: &mut Lease, sql: String) -> Result<Answer, NotCaughtUp> {
-    let lost = |e: flight::FlightError| NotCaughtUp::Lost(e.to_string());
-    let answers = flight::fly(&mut lease.conn, b"", &[Ask::Query(Bytes::from(sql))]).await.map_err(lost)?;
+    let answers = fly(lease, &[&sql]).await?;
     answers.into_iter().next().ok_or_else(|| NotCaughtUp::Lost("no answer".to_owned()))
+}
+
+async fn fly(lease: &mut Lease, statements: &[&str]) -> Result<Vec<Answer>, NotCaughtUp> {
+    let asks: Vec<Ask> = statements.iter().map(|sql| Ask::Query(Bytes::from((*sql).to_owned()))).collect();
+    let lost = |e: flight::FlightError| NotCaughtUp::Lost(e.to_string());
+    flight::fly(&mut lease.conn, b"", &asks).await.map_err(lost)
 }
 
 /// Whether a statement may have read or written rows: what it saw must be there on the next node.
