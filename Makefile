@@ -4,10 +4,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 20
 
-.PHONY: help run test check bench fuzz setup clean-cache
+.PHONY: help run demo test check bench fuzz setup clean-cache
 
 help:
 	@echo 'make run    a three-node Galera cluster with belay in front, until Ctrl-C'
+	@echo 'make demo   the same under load, while nodes are killed; ends by itself, with a verdict'
 	@echo 'make test   all tests, on real servers too'
 	@echo 'make check  formatting, lints, house rules'
 	@echo 'make bench  belay beside HAProxy and beside a direct connection'
@@ -20,6 +21,11 @@ run:
 	@integration/setup.sh run
 	cargo build --release -p belay -p belay-integration --bin belay --bin run
 	@exec $(TARGET)/release/run
+
+demo:
+	@integration/setup.sh run
+	cargo build --release -p belay -p belay-integration --bin belay --bin demo
+	@ulimit -n $$(ulimit -Hn); BELAY_BIN=$(TARGET)/release/belay exec $(TARGET)/release/demo $(DEMO_ARGS)
 
 test: setup
 	@integration/test.sh
