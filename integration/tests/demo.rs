@@ -1,4 +1,4 @@
-//! The demonstration itself, short and small: it shows what it claims to show, and leaves nothing behind.
+//! The demonstration itself, short and small: it shows what it claims to show, notices when something is lost, and leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use belay_integration::Result;
 use belay_integration::belay::direct;
 use belay_integration::process::{run, wait_for};
+use belay_integration::servers::admin_connection;
 
 /// A running demonstration and the lines that it prints.
 struct Demo {
@@ -73,6 +74,27 @@ impl Demo {
             }
         }
         found
+    }
+
+    /// The address of one of its nodes.
+    fn node(&self) -> Result<String> {
+        let all = self.left_behind();
+        let port = all.iter().find_map(|line| line.split_whitespace().find_map(|word| word.strip_prefix("--port=")));
+        Ok(format!("127.0.0.1:{}", port.ok_or("no node runs")?))
+    }
+
+    /// The process id of its belay.
+    fn belay(&self) -> Result<String> {
+        let mark = format!("/belay-it-{}-", self.process.id());
+        let entries = std::fs::read_dir("/proc")?.flatten();
+        let is_belay = |line: &[u8]| {
+            let line = String::from_utf8_lossy(line);
+            line.contains(&mark) && line.contains("\0serve\0")
+        };
+        let found = entries
+            .filter(|e| std::fs::read(e.path().join("cmdline")).is_ok_and(|line| is_belay(&line)))
+            .find_map(|e| e.file_name().to_str().map(str::to_owned));
+        found.ok_or_else(|| "belay does not run".into())
     }
 
     fn assert_nothing_left(&self) -> Result<()> {
@@ -147,5 +169,29 @@ fn an_interrupt_while_it_starts_leaves_nothing() -> Result<()> {
     run(Command::new("kill").args(["-INT", &demo.process.id().to_string()]))?;
     let status = demo.end(Duration::from_secs(60))?;
     assert_eq!(status.code(), Some(130), "{:#?}", demo.lines);
+    demo.assert_nothing_left()
+}
+
+#[test]
+fn what_is_lost_costs_the_exit_status() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let mut demo = Demo::start(&["--seconds", "600", "--clients", "2", "--idle", "10"])?;
+    demo.read_until("0:02", Duration::from_secs(120))?;
+    // What a router that loses commits, doubles them, or answers with stale rows would do to the clients.
+    let mut admin = admin_connection(&demo.node()?)?;
+    admin.query("UPDATE test.demo_account SET balance = balance + 1 WHERE id = 7")?;
+    admin.query("DELETE FROM test.demo_entry WHERE client = 1 AND seq = 1")?;
+    admin.query("UPDATE test.demo_fact SET word = 'other'")?;
+    demo.read_until("was killed", Duration::from_secs(60))?;
+    // And then it goes away, with all connections.
+    run(Command::new("kill").args(["-9", &demo.belay()?]))?;
+    let status = demo.end(Duration::from_secs(240))?;
+    assert_eq!(status.code(), Some(1), "{:#?}", demo.lines);
+    assert!(demo.lines.iter().any(|l| l == "FAILED:"), "{:#?}", demo.lines);
+    for some in ["client connections lost ", "wrong answers ", "rows wrong at the end "] {
+        assert!(demo.figure(some)? > 0, "{some} {:#?}", demo.lines);
+    }
     demo.assert_nothing_left()
 }

@@ -33,7 +33,7 @@ impl Kind {
     /// Its name in the view and in the summary.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::TransactionLost => "transaction lost with its node",
+            Kind::TransactionLost => "transaction lost",
             Kind::Deadlock => "deadlock",
             Kind::LockWait => "lock wait",
             Kind::Unknown => "outcome unknown",

@@ -47,6 +47,9 @@ struct Settings {
     plain: bool,
 }
 
+/// In less time no node is killed and back again.
+const SECONDS_MIN: u64 = 15;
+
 /// How far things are, for Ctrl-C: while nothing is shown yet, the first one ends everything at once.
 static PHASE: AtomicU8 = AtomicU8::new(STARTING);
 const STARTING: u8 = 0;
@@ -74,7 +77,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Settings> {
             if number < least { Err(format!("{name} must be at least {least}").into()) } else { Ok(number) }
         };
         match name.as_str() {
-            "--seconds" => settings.seconds = number(1)?,
+            "--seconds" => settings.seconds = number(SECONDS_MIN)?,
             "--clients" => settings.clients = usize::try_from(number(1)?)?,
             "--idle" => settings.idle = usize::try_from(number(1)?)?,
             "--plain" => settings.plain = true,
@@ -181,6 +184,7 @@ fn show(
 fn figures(board: &Board, seen: &Seen, done: &Mutex<Done>) -> Figures {
     let done = done.lock().unwrap_or_else(PoisonError::into_inner);
     Figures {
+        nodes: board.nodes().to_vec(),
         counts: board.counts(),
         errors: board.errors(),
         faults: board.faults(),
@@ -292,7 +296,7 @@ mod tests {
         let read = |text: &str| parse(text.split_whitespace().map(str::to_owned));
         let wanted = Settings { seconds: 25, clients: 3, idle: 40, plain: true };
         assert_eq!(read("--seconds 25 --clients 3 --idle 40 --plain").ok(), Some(wanted));
-        for wrong in ["--seconds", "--seconds x", "--clients 0", "--what 1"] {
+        for wrong in ["--seconds", "--seconds x", "--seconds 5", "--clients 0", "--what 1"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

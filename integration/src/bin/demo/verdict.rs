@@ -15,6 +15,8 @@ pub struct Figures {
     pub interrupted: bool,
     /// Clients of all sorts.
     pub clients: u64,
+    /// The names of the nodes.
+    pub nodes: Vec<String>,
     /// Counts of the load.
     pub counts: Counts,
     /// Errors that clients got.
@@ -76,6 +78,7 @@ impl Figures {
                 "transactions committed  {} (+ {} of unknown outcome, found committed)",
                 counts.committed, counts.resolved
             ),
+            format!("served by               {}", self.shares()),
             format!("answers checked         {}", counts.checked),
             format!("session values checked  {}", counts.state_checked),
             format!(
@@ -110,6 +113,13 @@ impl Figures {
         lines
     }
 
+    /// The share of each node in the statements whose answers tell who served them.
+    fn shares(&self) -> String {
+        let total = self.counts.served.iter().sum::<u64>().max(1) as f64;
+        let share = |(name, n): (&String, &u64)| format!("{name} {:.0} %", *n as f64 * 100.0 / total);
+        self.nodes.iter().zip(&self.counts.served).map(share).collect::<Vec<_>>().join(", ")
+    }
+
     fn masked_total(&self) -> u64 {
         self.masked.iter().map(|(_, n)| n).sum()
     }
@@ -129,7 +139,16 @@ mod tests {
         Figures {
             seconds: 20.0,
             clients: 100,
-            counts: Counts { reads: 900, transfers: 90, idle: 10, committed: 9, state_checked: 5, ..Counts::default() },
+            nodes: vec!["n1".into(), "n2".into()],
+            counts: Counts {
+                reads: 900,
+                transfers: 90,
+                idle: 10,
+                committed: 9,
+                state_checked: 5,
+                served: vec![30, 90],
+                ..Counts::default()
+            },
             errors: BTreeMap::from([(Kind::TransactionLost, 2), (Kind::Unknown, 1)]),
             writer_kills: 1,
             other_kills: 1,
@@ -144,12 +163,10 @@ mod tests {
         assert_eq!(good().failures(), [""; 0]);
         let text = good().summary().join("\n");
         assert!(text.contains("statements              1000 (50/s)"), "{text}");
+        assert!(text.contains("served by               n1 25 %, n2 75 %"), "{text}");
         assert!(text.contains("nodes killed            2 (1 as the writer)"), "{text}");
         assert!(text.contains("failures masked         6 (4 idle_loss, 2 read_again)"), "{text}");
-        assert!(
-            text.contains("errors clients got      3 (2 transaction lost with its node, 1 outcome unknown)"),
-            "{text}"
-        );
+        assert!(text.contains("errors clients got      3 (2 transaction lost, 1 outcome unknown)"), "{text}");
         assert!(text.contains("OK: "), "{text}");
     }
 

@@ -184,8 +184,11 @@ impl Frame {
             0 => String::new(),
             n => format!("; {n} unknown found committed"),
         };
+        let (first, second) = faults.split_at(3);
+        let dot = paint.dim(" · ");
         vec![
-            format!("lost          {}", faults.join(paint.dim(" · ").as_str())),
+            format!("lost or wrong {}", first.join(&dot)),
+            format!("              {}", second.join(&dot)),
             format!("errors seen   {total}{}{resolved}", in_brackets(&errors)),
             format!("masked        {}{}", self.seen.masked_total(), in_brackets(&self.seen.masked)),
             format!("held          {} wait for a node now, {} have waited", self.seen.holds, self.seen.holds_total),
@@ -297,7 +300,8 @@ mod tests {
             "n1  ● serving                   0 %",
             "n2  ✗ killed",
             "n3  ● serving         writer  100 %  ██████████████████████████████",
-            "0 client connections lost · 0 wrong answers · 0 session state lost · 0 dishonest errors",
+            "0 client connections lost · 0 wrong answers · 0 session state lost\n",
+            "              0 dishonest errors · 0 unfinished transactions\n",
             "errors seen   2 (2 outcome unknown)",
             "masked        12 (12 idle_loss)",
             "pins          0 now, 3 taken",
@@ -307,6 +311,20 @@ mod tests {
             assert!(text.contains(part), "no '{part}' in\n{text}");
         }
         assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn it_fits_on_a_usual_terminal() {
+        let mut full = frame();
+        full.errors = BTreeMap::from([(Kind::TransactionLost, 17), (Kind::Unknown, 12), (Kind::Interrupted, 12)]);
+        full.seen.masked =
+            [("idle_loss", 12), ("not_sent", 115), ("refused", 20), ("read_again", 132), ("rollback", 1)]
+                .map(|(name, n)| (name.to_owned(), n))
+                .into();
+        full.history = vec![1.0; 2 * HISTORY];
+        for line in full.lines(Paint { colours: false }) {
+            assert!(line.chars().count() <= 90, "{line}");
+        }
     }
 
     #[test]
