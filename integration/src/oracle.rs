@@ -2,7 +2,7 @@
 //! answer must be the same to the last flag.
 
 use crate::Result;
-use crate::wire::{Login, Reply, Wire, WireError};
+use crate::wire::{Login, Reply, Statement, Wire, WireError};
 
 /// One step of a script.
 #[derive(Clone, Debug)]
@@ -11,6 +11,10 @@ pub enum Step<'a> {
     Sql(&'a str),
     /// Prepare, execute with these parameters (as strings), close.
     Prepared(&'a str, &'a [&'a str]),
+    /// COM_STMT_PREPARE; the statement stays, and is known by its number in the script, from 0.
+    Prepare(&'a str),
+    /// COM_STMT_EXECUTE of such a statement with these parameters.
+    Execute(usize, &'a [&'a str]),
     /// COM_INIT_DB.
     Schema(&'a str),
     /// COM_PING, COM_RESET_CONNECTION, …: a command by number without a body.
@@ -24,16 +28,25 @@ pub type Outcome = (Vec<Reply>, Option<(u16, String, String)>);
 
 /// Runs the steps on one connection.
 pub fn outcomes(wire: &mut Wire, other: &mut Wire, steps: &[Step<'_>]) -> Result<Vec<Outcome>> {
-    steps.iter().map(|step| outcome(wire, other, step)).collect()
+    let mut made = Vec::new();
+    steps.iter().map(|step| outcome(wire, other, &mut made, step)).collect()
 }
 
-fn outcome(wire: &mut Wire, other: &mut Wire, step: &Step<'_>) -> Result<Outcome> {
+fn outcome(wire: &mut Wire, other: &mut Wire, made: &mut Vec<Statement>, step: &Step<'_>) -> Result<Outcome> {
     let results = match step {
         Step::Sql(sql) => {
             wire.send_command(3, sql.as_bytes())?;
             return collect(wire);
         }
         Step::Prepared(sql, params) => prepared(wire, sql, params),
+        Step::Prepare(sql) => {
+            made.push(wire.prepare(sql).map_err(|e| format!("{sql}: {e}"))?);
+            return Ok((Vec::new(), None));
+        }
+        Step::Execute(number, params) => {
+            let statement = *made.get(*number).ok_or("no such statement in the script")?;
+            wire.execute(statement, &params.iter().map(|p| p.as_bytes()).collect::<Vec<_>>())
+        }
         Step::Schema(schema) => wire.command(2, schema.as_bytes()),
         Step::Command(code) => wire.command(*code, &[]),
         Step::Disturb(sql) => {

@@ -143,7 +143,8 @@ async fn there_and_back(conn: &mut ServerConn, first: &[u8], asks: &[Ask]) -> Re
     for ask in asks {
         answers.push(receive(conn, ask.shape(), &mut bytes_left).await?);
     }
-    if let Some(answer) = answers.last() {
+    // The OK of a PREPARE has no status, nor has an error.
+    if let Some(answer) = answers.iter().rfind(|a| a.prepared.is_none() && a.error.is_none()) {
         conn.status = answer.status;
     }
     if !conn.io.read_buf.is_empty() {

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub struct StatementKey {
     /// The text.
     pub sql: Bytes,
-    /// Schema, sql_mode and character sets it was prepared under ([`crate::session::state::SessionState::parse_fingerprint`]).
+    /// What it was understood by when it was prepared ([`crate::session::state::ParseState`]).
     pub parse_fingerprint: u64,
     /// Set for a statement that must not be shared (cursor, long data): client id and the client's statement id.
     pub private: Option<(u32, u32)>,

@@ -114,7 +114,12 @@ impl ClientSession {
     }
 
     /// Binds, if not bound, and replays what differs.
-    pub(super) async fn bind_and_replay(&mut self, facts: &Facts, hold_until: Instant) -> Result<(), BindEnd> {
+    pub(super) async fn bind_and_replay(
+        &mut self,
+        facts: &Facts,
+        statement: Option<u32>,
+        hold_until: Instant,
+    ) -> Result<(), BindEnd> {
         let needs_insert_id = reads_insert_id(facts);
         if self.lease.is_none() {
             let lease = Box::pin(self.bind(needs_insert_id, hold_until)).await?;
@@ -132,7 +137,7 @@ impl ClientSession {
         if stale_diagnostics && self.diagnostics_lost {
             return Err(BindEnd::Refused(errors::value_lost("the warnings of the last statement")));
         }
-        self.replay(needs_insert_id, stale_diagnostics).await
+        self.replay(needs_insert_id, stale_diagnostics, statement).await
     }
 
     /// How well the server session fits that was just bound.

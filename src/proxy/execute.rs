@@ -272,13 +272,17 @@ impl ClientSession {
             // The node said something unasked behind its last answer: it is about to close, and nothing of it answers this request.
             return Err(BindEnd::Lost(Stage::Idle));
         }
-        self.bind_and_replay(request.facts, attempts.hold_until).await?;
+        let statement = match request.kind {
+            Kind::Statement { id, .. } => Some(id),
+            Kind::Text | Kind::Other => None,
+        };
+        self.bind_and_replay(request.facts, statement, attempts.hold_until).await?;
         if attempts.again > 0 {
             Box::pin(self.check_again(request)).await?;
         }
         match request.kind {
             Kind::Text => self.rewrite(request).map_err(BindEnd::Refused),
-            Kind::Statement { id, execution } => self.adapt_statement(request, id, execution).await,
+            Kind::Statement { id, execution } => self.adapt_statement(request, id, execution),
             Kind::Other => Ok(()),
         }
     }

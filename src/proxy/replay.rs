@@ -17,7 +17,9 @@ use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
 use crate::proxy::session::ClientSession;
+use crate::proxy::statements::Missing;
 use crate::session::plan::{ReplayPlan, Unreachable};
+use crate::session::state::SessionState;
 
 /// What an entry is for. An error has the consequence that is named here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,10 @@ pub(super) enum Purpose {
     State(&'static str),
     /// Clears the diagnostics of others. An error is one of state.
     Diagnostics,
+    /// Lends a part of the state to the PREPARE behind it, or takes it back. An error is one of state.
+    Lent(&'static str),
+    /// Prepares a statement of the client's. An error is the client's; the server session is as good as before.
+    Prepare,
 }
 
 /// One statement of the flight.
@@ -48,24 +54,43 @@ impl Entry {
 
 impl ClientSession {
     /// Makes the bound server session equal to what the client believes, in at most one round trip.
-    pub(super) async fn replay(&mut self, needs_insert_id: bool, clear_diagnostics: bool) -> Result<(), BindEnd> {
+    /// `statement`: a prepared statement that has to be there too.
+    pub(super) async fn replay(
+        &mut self,
+        needs_insert_id: bool,
+        clear_diagnostics: bool,
+        statement: Option<u32>,
+    ) -> Result<(), BindEnd> {
         let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
         let plan = self.plan(wanted_id)?;
-        let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let unread = lease.unread_insert_id.filter(|other| *other != self.handle.id);
         let multi = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
         let set_option = (lease.behaviour.contains(Capabilities::MULTI_STATEMENTS) != multi).then_some(multi);
-        if plan.is_empty() && unread.is_none() && set_option.is_none() && !clear_diagnostics {
+        let equal = plan.is_empty() && unread.is_none() && set_option.is_none() && !clear_diagnostics;
+        if !equal {
+            lease.last_use = None;
+        }
+        let missing = match statement {
+            Some(id) => self.find_prepared(id)?,
+            None => None,
+        };
+        if equal && missing.is_none() {
             return Ok(());
         }
-        let entries = match entries_of(&plan, unread, set_option, clear_diagnostics) {
+        let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let entries = entries_of(&plan, unread, set_option, clear_diagnostics).and_then(|mut entries| {
+            entries.extend(missing.as_ref().map_or(Ok(Vec::new()), |missing| preparing(&self.state, missing))?);
+            Ok(entries)
+        });
+        let entries = match entries {
             Ok(entries) => entries,
             // Nothing was said yet: the server session is as it was.
             Err(name) => {
                 return Err(BindEnd::Refused(errors::replay_impossible(&self.cx.node_name(lease.node), &name)));
             }
         };
-        Box::pin(self.fly(entries, &plan)).await?;
+        let prepared = Box::pin(self.fly(entries, &plan)).await?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         lease.state.become_like(&self.state);
         lease.behaviour.set(Capabilities::MULTI_STATEMENTS, multi);
@@ -73,7 +98,10 @@ impl ClientSession {
             lease.last_insert_id = Some(id);
         }
         self.cx.measure.replayed(&plan);
-        Ok(())
+        match (missing, prepared) {
+            (Some(missing), Some(answer)) => self.prepared_there(missing, answer),
+            _ => Ok(()),
+        }
     }
 
     /// What differs between the client and the bound server session.
@@ -90,8 +118,8 @@ impl ClientSession {
         Ok(plan)
     }
 
-    /// Sends the entries in one write and takes every answer for what it means.
-    async fn fly(&mut self, entries: Vec<Entry>, plan: &ReplayPlan) -> Result<(), BindEnd> {
+    /// Sends the entries in one write and takes every answer for what it means; that of a PREPARE is handed on.
+    async fn fly(&mut self, entries: Vec<Entry>, plan: &ReplayPlan) -> Result<Option<Answer>, BindEnd> {
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let mut closes = BytesMut::new();
         lease.prepared.write_closes(&mut closes);
@@ -104,9 +132,15 @@ impl ClientSession {
                 return Err(BindEnd::Lost(Stage::Replay));
             }
         };
-        let mut refusal = None;
+        let (mut refusal, mut prepared) = (None, None);
         for (purpose, answer) in purposes.into_iter().zip(answers) {
-            if let Some((name, value)) = contradicted(plan, &answer) {
+            if purpose == Purpose::Prepare {
+                prepared = Some(answer);
+                continue;
+            }
+            if matches!(purpose, Purpose::State(_))
+                && let Some((name, value)) = contradicted(plan, &answer)
+            {
                 return Err(BindEnd::Refused(self.not_as_wanted(name, value)));
             }
             if let Some(refused) = self.landed(purpose, answer) {
@@ -115,7 +149,7 @@ impl ClientSession {
             }
         }
         match refusal {
-            None => Ok(()),
+            None => Ok(prepared),
             // The node went out of service between the binding and now: nothing was lost with it.
             Some((_, error)) if self.is_node_not_ready(&error) => Err(BindEnd::Lost(Stage::Replay)),
             Some((part, error)) => Err(BindEnd::Refused(self.half_replayed(part, &error))),
@@ -133,7 +167,8 @@ impl ClientSession {
                 self.cx.insert_id_read(other, lease.serial, id);
                 None
             }
-            Purpose::State(part) => answer.error.map(|error| (part, error)),
+            Purpose::State(part) | Purpose::Lent(part) => answer.error.map(|error| (part, error)),
+            Purpose::Prepare => None,
             Purpose::Diagnostics => answer.error.map(|error| ("diagnostics", error)),
         }
     }
@@ -186,6 +221,32 @@ fn contradicted<'a>(plan: &'a ReplayPlan, answer: &Answer) -> Option<(&'a Arc<st
         }
         _ => None,
     })
+}
+
+/// What prepares a statement in the state that it was understood by; the name of the variable that can't be put back, if one can't.
+fn preparing(state: &SessionState, missing: &Missing) -> Result<Vec<Entry>, Arc<str>> {
+    let prepare = Entry { ask: Ask::Prepare(missing.key.sql.clone()), purpose: Purpose::Prepare };
+    if missing.parsed.fingerprint() == state.parse_fingerprint() {
+        return Ok(vec![prepare]);
+    }
+    let then = state.as_parsed(&missing.parsed);
+    let mut entries = lent(&then, state)?;
+    entries.push(prepare);
+    entries.extend(lent(state, &then)?);
+    Ok(entries)
+}
+
+/// What leads from one state to the other. That a schema can't be given up was seen to before.
+fn lent(want: &SessionState, have: &SessionState) -> Result<Vec<Entry>, Arc<str>> {
+    let plan = ReplayPlan::between(want, have).unwrap_or_default();
+    let mut entries = Vec::with_capacity(2);
+    if let Some(schema) = &plan.schema {
+        entries.push(Entry { ask: Ask::InitDb(schema.clone()), purpose: Purpose::Lent("schema") });
+    }
+    if let Some(set) = plan.set_statement().map_err(|e| e.name)? {
+        entries.push(Entry { ask: Ask::Query(Bytes::from(set)), purpose: Purpose::Lent("variables") });
+    }
+    Ok(entries)
 }
 
 /// What is said before the client's statement; the name of the variable that can't be put back, if one can't.

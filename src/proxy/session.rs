@@ -33,7 +33,7 @@ use crate::proxy::relay::{Cut, consume};
 use crate::proxy::send::Sending;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
 use crate::session::pins::{PinReason, Pins};
-use crate::session::state::{CharacterSets, SessionState};
+use crate::session::state::{CharacterSets, ParseState, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::transaction::Transaction;
 use crate::session::user_variables::Named;
@@ -112,6 +112,10 @@ pub struct ClientSession {
     pub(super) diagnostics_lost: bool,
     /// The text of the prepared statement being executed, with values in place of calls.
     pub(super) execution_text: Option<Bytes>,
+    /// The bound server session's id of the prepared statement being executed.
+    pub(super) server_statement: Option<u32>,
+    /// What the statement prepared last was understood by: most are understood by the same.
+    pub(super) parsed: Option<Arc<ParseState>>,
     /// The last statement that touched data, and where; a node that follows must have all of it.
     pub(super) seen: Option<Seen>,
     /// As the snapshot had it when the present server session was bound.

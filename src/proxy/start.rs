@@ -95,6 +95,8 @@ impl ClientSession {
             unread: Vec::new(),
             diagnostics_lost: false,
             execution_text: None,
+            server_statement: None,
+            parsed: None,
             seen: None,
             writer_epoch: 0,
             wrote: false,

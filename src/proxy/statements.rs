@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::Stage;
-use crate::pool::flight::{self, Ask};
+use crate::pool::flight::Answer;
 use crate::pool::prepared::StatementKey;
 use crate::pool::session::LastUse;
 use crate::protocol::mysql::capability::StatusFlags;
@@ -21,6 +21,7 @@ use crate::proxy::send::{Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::wire::RequestHead;
 use crate::session::pins::PinReason;
+use crate::session::state::ParseState;
 use crate::session::statement::ClientStatement;
 use crate::sql::Facts;
 
@@ -33,6 +34,15 @@ pub(super) enum Execution {
     Bulk,
     /// COM_STMT_FETCH, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA: only the id is the server's.
     IdOnly,
+}
+
+/// A prepared statement that the bound server session does not have.
+pub(super) struct Missing {
+    /// What it will be found by.
+    pub key: StatementKey,
+    /// What it is understood by.
+    pub parsed: Arc<ParseState>,
+    params: u16,
 }
 
 impl ClientSession {
@@ -72,9 +82,11 @@ impl ClientSession {
                     let sets_untracked = self.sets_untracked_variable(&sql, &facts);
                     let collation = collation_of(&sql, &facts);
                     let sql = self.with_connection_id(&sql, &facts).map_or(sql, Bytes::from);
+                    let parsed = self.parse_state();
                     let statement = ClientStatement {
                         sql,
                         facts,
+                        parsed,
                         params,
                         columns,
                         types: None,
@@ -112,9 +124,17 @@ impl ClientSession {
     fn key(&self, id: u32, statement: &ClientStatement, text: Option<Bytes>) -> StatementKey {
         StatementKey {
             sql: text.unwrap_or_else(|| statement.sql.clone()),
-            // A private statement stays what it is although the session changes: its cursor or its data are on the server.
-            parse_fingerprint: if statement.private { 0 } else { self.state.parse_fingerprint() },
+            parse_fingerprint: statement.parsed.fingerprint(),
             private: statement.private.then_some((self.handle.id, id)),
+        }
+    }
+
+    /// What a statement that is prepared now is understood by.
+    fn parse_state(&mut self) -> Arc<ParseState> {
+        let now = self.state.parse_fingerprint();
+        match &self.parsed {
+            Some(parsed) if parsed.fingerprint() == now => Arc::clone(parsed),
+            _ => Arc::clone(self.parsed.insert(Arc::new(self.state.parse_state()))),
         }
     }
 
@@ -205,13 +225,13 @@ impl ClientSession {
     }
 
     /// Before a request about a statement is sent: the statement is there, and the request speaks of it by the server's id.
-    pub(super) async fn adapt_statement(
+    pub(super) fn adapt_statement(
         &mut self,
         request: &mut Request<'_>,
         id: u32,
         execution: Execution,
     ) -> Result<(), BindEnd> {
-        let server_id = self.ensure_prepared(id).await?;
+        let Some(server_id) = self.server_statement else { return Err(BindEnd::Lost(Stage::Replay)) };
         let end = request.head.header.frame_len().min(self.io.read_buf.len());
         let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
         let payload = self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default();
@@ -289,42 +309,62 @@ impl ClientSession {
         Ok(out)
     }
 
-    /// The server's id of a statement on the bound server session, preparing it there if need be.
-    async fn ensure_prepared(&mut self, id: u32) -> Result<u32, BindEnd> {
-        let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
-        let facts = statement.facts.clone();
-        let sql = statement.sql.clone();
-        let statement = statement.clone();
-        self.execution_text = if facts.volatile.is_empty() {
-            None
-        } else {
-            self.with_values(&sql, &facts).map_err(BindEnd::Refused)?.map(Bytes::from)
-        };
-        let key = self.key(id, &statement, self.execution_text.clone());
-        let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
-        if let Some(known) = lease.prepared.get_mut(&key) {
-            return Ok(known.id);
+    /// Looks for a statement on the bound server session, with values in place of calls; `Some`: it must be prepared there.
+    pub(super) fn find_prepared(&mut self, id: u32) -> Result<Option<Missing>, BindEnd> {
+        loop {
+            let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
+            let statement = statement.clone();
+            self.execution_text = if statement.facts.volatile.is_empty() {
+                None
+            } else {
+                self.with_values(&statement.sql, &statement.facts).map_err(BindEnd::Refused)?.map(Bytes::from)
+            };
+            let key = self.key(id, &statement, self.execution_text.clone());
+            let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
+            self.server_statement = lease.prepared.get_mut(&key).map(|known| known.id);
+            if self.server_statement.is_some() {
+                return Ok(None);
+            }
+            // A PREPARE comes in between, and what the server knew of the last statement is gone with it.
+            if lease.last_use.take().is_none() {
+                let parsed = self.parsed_here(&statement)?;
+                return Ok(Some(Missing { key, parsed, params: statement.params }));
+            }
         }
-        let mut closes = BytesMut::new();
-        lease.prepared.write_closes(&mut closes);
-        lease.last_use = None;
-        let answers = match Box::pin(flight::fly(&mut lease.conn, &closes, &[Ask::Prepare(key.sql.clone())])).await {
-            Ok(answers) => answers,
-            Err(_) => return Err(BindEnd::Lost(Stage::Replay)),
-        };
-        let Some(answer) = answers.into_iter().next() else { return Err(BindEnd::Lost(Stage::Replay)) };
+    }
+
+    /// What the statement is understood by, as far as the bound server session can be brought to it.
+    fn parsed_here(&self, statement: &ClientStatement) -> Result<Arc<ParseState>, BindEnd> {
+        let parsed = &statement.parsed;
+        match (parsed.schema(), self.state.schema()) {
+            // A schema can't be given up. Without one no table is named but with its own; what is left are the functions that name the schema.
+            (None, Some(now)) if !names_schema(&statement.sql) => Ok(Arc::new(parsed.with_schema(Some(now.clone())))),
+            (None, Some(_)) => {
+                Err(BindEnd::Refused(errors::value_lost("the missing default schema of a prepared statement")))
+            }
+            // The schema was dropped since. Going to that of the statement leaves no way back.
+            (Some(_), None) => Err(BindEnd::Refused(errors::value_lost("the missing default schema"))),
+            _ => Ok(Arc::clone(parsed)),
+        }
+    }
+
+    /// The answer to the PREPARE.
+    pub(super) fn prepared_there(&mut self, missing: Missing, answer: Answer) -> Result<(), BindEnd> {
         if let Some(error) = answer.error {
             return Err(BindEnd::Refused(error));
         }
-        let Some(made) = answer.prepared else { return Err(BindEnd::Lost(Stage::Replay)) };
-        if made.num_params != statement.params {
+        let (Some(made), Some(lease)) = (answer.prepared, &mut self.lease) else {
+            return Err(BindEnd::Lost(Stage::Replay));
+        };
+        if made.num_params != missing.params {
             return Err(BindEnd::Refused(errors::value_lost(
                 "a prepared statement (it has other parameters on this node)",
             )));
         }
-        lease.prepared.insert(key, made.stmt_id);
+        lease.prepared.insert(missing.key, made.stmt_id);
+        self.server_statement = Some(made.stmt_id);
         self.cx.measure.prepared_again();
-        Ok(made.stmt_id)
+        Ok(())
     }
 
     /// COM_STMT_CLOSE: no answer. A shared statement stays on the server sessions that have it.
@@ -411,8 +451,8 @@ impl ClientSession {
         let hold_until = std::time::Instant::now() + self.cx.hold_timeout;
         let ready = match self.lost.take() {
             Some(error) => Err(BindEnd::Refused(error)),
-            None => match self.bind_and_replay(&facts, hold_until).await {
-                Ok(()) => self.adapt_statement(&mut request, id, Execution::IdOnly).await,
+            None => match self.bind_and_replay(&facts, Some(id), hold_until).await {
+                Ok(()) => self.adapt_statement(&mut request, id, Execution::IdOnly),
                 end => end,
             },
         };
@@ -461,6 +501,12 @@ impl ClientSession {
         }
         self.with_values(sql, &only).ok().flatten()
     }
+}
+
+/// Whether DATABASE() or SCHEMA() may be in the text.
+fn names_schema(sql: &[u8]) -> bool {
+    let has = |word: &[u8]| sql.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
+    has(b"database") || has(b"schema")
 }
 
 fn remember_types(statement: &mut ClientStatement, types: &[u8]) {

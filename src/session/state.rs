@@ -44,8 +44,46 @@ pub struct SessionState {
     version: u64,
 }
 
-/// Variables that change how a statement's text is understood; a prepared statement depends on them.
-const PARSE_VARIABLES: [&str; 3] = ["sql_mode", "default_storage_engine", "sql_quote_show_create"];
+/// Variables that a server reads when it prepares a statement, and not again when it executes it (MySQL resolves once, at PREPARE; observed).
+const PARSE_VARIABLES: [&str; 11] = [
+    "sql_mode",
+    "old_mode",
+    "default_storage_engine",
+    "default_tmp_storage_engine",
+    "sql_quote_show_create",
+    "sql_auto_is_null",
+    "div_precision_increment",
+    "default_week_format",
+    "lc_time_names",
+    "time_zone",
+    "sql_select_limit",
+];
+
+/// What a statement was understood by when it was prepared: a server keeps to that, whatever becomes of the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseState {
+    fingerprint: u64,
+    variables: Vec<(&'static str, Bytes)>,
+    charsets: CharacterSets,
+    schema: Option<Bytes>,
+}
+
+impl ParseState {
+    /// Differs where the states do.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The default schema.
+    pub fn schema(&self) -> Option<&Bytes> {
+        self.schema.as_ref()
+    }
+
+    /// The same with another default schema, for a statement whose meaning has nothing to do with it.
+    pub fn with_schema(&self, schema: Option<Bytes>) -> ParseState {
+        ParseState { schema, ..self.clone() }
+    }
+}
 
 impl SessionState {
     /// A fresh session.
@@ -229,6 +267,29 @@ impl SessionState {
     pub fn set_schema(&mut self, schema: Option<&[u8]>) {
         self.schema = schema.map(Bytes::copy_from_slice);
         self.changed();
+    }
+
+    /// What a statement that is prepared now is understood by.
+    pub fn parse_state(&self) -> ParseState {
+        let value = |name: &&'static str| self.get(name).map(|value| (*name, value.clone()));
+        ParseState {
+            fingerprint: self.parse_fingerprint,
+            variables: PARSE_VARIABLES.iter().filter_map(value).collect(),
+            charsets: self.charsets.clone(),
+            schema: self.schema.clone(),
+        }
+    }
+
+    /// This state as it was in all that a statement is understood by.
+    pub fn as_parsed(&self, parsed: &ParseState) -> SessionState {
+        let mut state = self.clone();
+        for (name, value) in &parsed.variables {
+            state.set_plain(name, value);
+        }
+        state.charsets.clone_from(&parsed.charsets);
+        state.schema.clone_from(&parsed.schema);
+        state.changed();
+        state
     }
 
     /// Back to the baseline, as COM_RESET_CONNECTION does; the schema stays.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::state::ParseState;
 use crate::sql::Facts;
 
 /// One prepared statement of a client.
@@ -14,6 +15,8 @@ pub struct ClientStatement {
     pub sql: Bytes,
     /// What the lexer saw in it.
     pub facts: Arc<Facts>,
+    /// What it was understood by when it was prepared, and is wherever it is prepared again.
+    pub parsed: Arc<ParseState>,
     /// Parameters, from the first server's answer.
     pub params: u16,
     /// Columns, from the first server's answer.
