@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::kinds::Kind;
 
+/// Faults of one sort that are shown with their text.
+const FAULTS_SHOWN: usize = 5;
 /// Faults of one sort that are kept with their text; the rest is only counted.
-const FAULT_TEXTS_MAX: usize = 5;
+const FAULT_TEXTS_MAX: usize = 1000;
 /// Errors of clients that are kept with their text.
 const ERROR_TEXTS_MAX: usize = 10_000;
 
@@ -76,7 +78,13 @@ impl Faults {
         self.counts.get(&fault).copied().unwrap_or(0)
     }
 
-    /// The first ones, in words.
+    /// The first ones of each sort, in words.
+    pub fn shown(&self) -> impl Iterator<Item = &str> {
+        let of = |fault| self.texts.iter().filter(move |(f, _)| *f == fault).take(FAULTS_SHOWN);
+        Fault::ALL.into_iter().flat_map(of).map(|(_, text)| text.as_str())
+    }
+
+    /// All that are kept, in words.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.texts.iter().map(|(_, text)| text.as_str())
     }

@@ -276,7 +276,9 @@ impl<'a> Watch<'a> {
 fn keep_logs(dir: &Path, nodes: &[String], board: &Board) {
     let kept = target().join("demo");
     let _ = fs::create_dir_all(&kept);
-    if let Err(e) = fs::write(kept.join("errors.log"), board.error_texts().join("\n") + "\n") {
+    let faults = board.faults();
+    let errors = faults.texts().map(|text| format!("FAULT {text}")).chain(board.error_texts());
+    if let Err(e) = fs::write(kept.join("errors.log"), errors.map(|line| line + "\n").collect::<String>()) {
         eprintln!("demo: {}: {e}", kept.display());
     }
     let logs = nodes.iter().map(|n| (dir.join(n).join("log"), format!("{n}.log")));

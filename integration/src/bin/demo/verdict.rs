@@ -53,7 +53,7 @@ impl Figures {
                 n => all.push(format!("{n} {}", fault.name())),
             }
         }
-        all.extend(self.faults.texts().map(|text| format!("  {text}")));
+        all.extend(self.faults.shown().map(|text| format!("  {text}")));
         all.extend(self.wrong_rows.iter().cloned());
         // A demonstration in which nothing happened shows nothing.
         if self.nodes_compared == 0 {
