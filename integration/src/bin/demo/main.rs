@@ -171,7 +171,7 @@ fn show(
         }
         (broken, watch.seen, committed, seconds)
     });
-    screen.close();
+    screen.close(&board.events());
     let mut figures = figures(board, &seen, &done);
     figures.seconds = seconds;
     figures.broken = broken;

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write, stdout};
 
+use super::board::Event;
 use super::view::{Frame, Paint, event_line};
 
 /// The alternate screen, no cursor, no line wrap.
@@ -47,17 +48,18 @@ impl Screen {
         put(&format!("{text}{}\n", frame.plain()));
     }
 
-    /// Gives the terminal back.
-    pub fn close(&mut self) {
+    /// Gives the terminal back, and leaves there what happened: the view is gone.
+    pub fn close(&mut self, events: &[Event]) {
         if std::mem::take(&mut self.redrawn) {
-            put(LEAVE);
+            let lines = events.iter().map(|event| event_line(event, Paint { colours: true }) + "\n");
+            put(&format!("{LEAVE}{}\n", lines.collect::<String>()));
         }
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        self.close();
+        self.close(&[]);
     }
 }
 
