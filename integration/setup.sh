@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests and the demonstration need on Debian 12: servers, load generators, clients of other languages, and MySQL 9 from Debian unstable
-# (unpacked under target/cache, nothing of it is installed). Does nothing where all is there. Needs root, or sudo.
+# Installs what the tests and the demonstration need on Debian 12: servers, load generators, clients of other languages, and, unpacked under target/cache
+# with nothing of them installed, MySQL 9 from Debian unstable and OceanBase seekdb from PyPI. Does nothing where all is there. Needs root, or sudo.
 #   integration/setup.sh          everything
 #   integration/setup.sh run      only what `make run` needs
 set -eu
@@ -109,6 +109,19 @@ if [ ! -d "$cache/node/node_modules/mysql2" ]; then
   mkdir -p "$cache/node"
   npm install --silent --no-audit --no-fund --prefix "$cache/node" 'mysql2@3' >/dev/null \
     || say "mysql2 could not be installed; its tests will fail"
+fi
+
+# --- OceanBase seekdb ---------------------------------------------------------------------------------------------------------
+# An executable in a Python package of 54 MB, which is unpacked and never imported.
+if ! ls "$cache"/seekdb/lib/python3*/site-packages/pylibseekdb/seekdb >/dev/null 2>&1; then
+  case $(uname -m) in
+    x86_64|aarch64)
+      say "OceanBase seekdb into $cache/seekdb"
+      python3 -m venv "$cache/seekdb" && "$cache/seekdb/bin/python" -m pip install -q --no-deps 'pylibseekdb==1.4.*' \
+        || say "OceanBase seekdb could not be installed; its tests will fail"
+      ;;
+    *) say "OceanBase seekdb skipped: there is no build of it for $(uname -m); its tests will fail";;
+  esac
 fi
 
 # --- MySQL 9 from Debian unstable -----------------------------------------------------------------------------------------------

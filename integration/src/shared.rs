@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::Result;
-use crate::servers::{Galera, MariaDb, MySql};
+use crate::servers::{Galera, MariaDb, MySql, SeekDb};
 
 /// One value for the process, made at the first use; a failure to make it is told to everyone who asks.
 #[derive(Debug)]
@@ -45,4 +45,10 @@ pub fn galera() -> Result<MutexGuard<'static, Galera>> {
 pub fn mysql() -> Result<MutexGuard<'static, MySql>> {
     static SERVER: Shared<MySql> = Shared::new();
     SERVER.get(MySql::start)
+}
+
+/// One seekdb server.
+pub fn seekdb() -> Result<MutexGuard<'static, SeekDb>> {
+    static SERVER: Shared<SeekDb> = Shared::new();
+    SERVER.get(SeekDb::start)
 }

@@ -1,7 +1,7 @@
 //! The harness itself: servers start, die, come back, and leave nothing behind.
 
 use belay_integration::Result;
-use belay_integration::servers::{APP, APP2, Galera, MariaDb, MySql, Replication};
+use belay_integration::servers::{APP, APP2, Galera, MariaDb, MySql, Replication, SeekDb};
 use belay_integration::tls::Tls;
 use belay_integration::wire::{Login, Wire};
 
@@ -96,6 +96,28 @@ fn mysql_starts_with_accounts() -> Result<()> {
     assert_eq!(out.trim(), "app@%");
     server.process()?.kill()?;
     server.restart()
+}
+
+#[test]
+fn seekdb_starts_with_accounts_and_survives_kill() -> Result<()> {
+    let mut server = SeekDb::start()?;
+    assert!(server.admin()?.text("SELECT VERSION()")?.contains("OceanBase"));
+    let mut app = Wire::login(&server.address(), &Login::new(APP, APP).schema("shop"))?;
+    assert_eq!(app.text("SELECT COUNT(*) FROM item")?, "5");
+    let mut app2 = Wire::login(&server.address(), &Login::new(APP2, APP2))?;
+    assert_eq!(app2.query("SELECT * FROM shop.secret").unwrap_err().code(), 1142);
+    app2.query("SET ROLE reader")?;
+    assert_eq!(app2.text("SELECT word FROM shop.secret")?, "edelrid");
+    assert_eq!(Wire::login(&server.address(), &Login::new("root", "")).unwrap_err().code(), 1045);
+    app.query("INSERT INTO item (name, price) VALUES ('sling', 7.5)")?;
+    server.kill()?;
+    assert!(app.query("SELECT 1").is_err());
+    server.restart()?;
+    assert_eq!(server.admin()?.text("SELECT COUNT(*) FROM shop.item")?, "6");
+    server.stop()?;
+    server.restart()?;
+    assert_eq!(server.admin()?.text("SELECT COUNT(*) FROM shop.item")?, "6");
+    Ok(())
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! Real servers: MariaDB alone, MariaDB replication, Galera with three nodes, MySQL.
+//! Real servers: MariaDB alone, MariaDB replication, Galera with three nodes, MySQL, OceanBase seekdb.
 //!
 //! A data directory with the accounts below is made once for each kind of server (a template under `target/cache`) and copied at
-//! each start, so a server is up in about two seconds.
+//! each start, so a server is up in about two seconds. (seekdb makes its own data directory as quickly as a copy would take.)
 
 pub mod galera;
 pub mod mariadb;
 pub mod mysql;
 pub mod replication;
+pub mod seekdb;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use galera::Galera;
 pub use mariadb::MariaDb;
 pub use mysql::MySql;
 pub use replication::Replication;
+pub use seekdb::SeekDb;
 
 /// The account of the harness itself, with all privileges; it may log in from anywhere with a password equal to its name.
 pub const ADMIN: &str = "admin";
@@ -41,6 +43,8 @@ pub enum Kind {
     MariaDb,
     /// MySQL 8.4 and later.
     MySql,
+    /// OceanBase seekdb.
+    OceanBase,
 }
 
 /// The statements that make accounts, schemas and rows in a new data directory. The monitor account gets the grants that
@@ -49,6 +53,7 @@ pub fn bootstrap_sql(kind: Kind) -> String {
     let identified = |password: &str| match kind {
         Kind::MariaDb => format!("IDENTIFIED VIA mysql_native_password USING PASSWORD('{password}')"),
         Kind::MySql => format!("IDENTIFIED WITH caching_sha2_password BY '{password}'"),
+        Kind::OceanBase => format!("IDENTIFIED BY '{password}'"),
     };
     let mut sql = String::new();
     for user in [ADMIN, APP, APP2] {
@@ -71,6 +76,12 @@ pub fn bootstrap_sql(kind: Kind) -> String {
              GRANT SHOW_ROUTINE ON *.* TO 'belay'@'%';\n\
              GRANT SELECT ON mysql.global_grants TO 'belay'@'%';\n\
              GRANT SELECT ON performance_schema.replication_group_members TO 'belay'@'%';\n\
+             CREATE ROLE reader;\nCREATE DATABASE IF NOT EXISTS test;\n"
+        }
+        Kind::OceanBase => {
+            "GRANT PROCESS ON *.* TO 'belay'@'%';\n\
+             GRANT SELECT ON oceanbase.__all_user TO 'belay'@'%';\n\
+             GRANT SELECT ON oceanbase.`V$OB_SERVER_STAT` TO 'belay'@'%';\n\
              CREATE ROLE reader;\nCREATE DATABASE IF NOT EXISTS test;\n"
         }
     };
