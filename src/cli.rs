@@ -12,7 +12,8 @@ use tracing_subscriber::filter::LevelFilter;
 use zeroize::Zeroizing;
 
 use crate::config::template::{Init, grants_mariadb, grants_mysql};
-use crate::config::{self, Faults, LogConfig, LogFormat, LogLevel, address};
+use crate::config::{self, Config, Faults, LogConfig, LogFormat, LogLevel, address};
+use crate::router::RuleSet;
 use crate::server;
 
 /// What the process ends with.
@@ -107,7 +108,7 @@ where
 }
 
 fn check(path: &Path) -> Exit {
-    match config::load(path, &config::environment()) {
+    match load(path) {
         Ok(_) => {
             say(&format!("{}: no faults\n", path.display()));
             Exit::Ok
@@ -116,13 +117,20 @@ fn check(path: &Path) -> Exit {
     }
 }
 
+/// The configuration, and the rules that it names.
+fn load(path: &Path) -> Result<(Config, RuleSet), Faults> {
+    let config = config::load(path, &config::environment())?;
+    let rules = server::rules(&config)?;
+    Ok((config, rules))
+}
+
 fn serve(path: &Path) -> Exit {
-    let config = match config::load(path, &config::environment()) {
-        Ok(config) => config,
+    let (config, rules) = match load(path) {
+        Ok(loaded) => loaded,
         Err(faults) => return report(&faults),
     };
     start_log(&config.log);
-    match server::serve(config) {
+    match server::serve(config, rules) {
         Ok(()) => Exit::Ok,
         Err(error) => {
             complain(&format!("belay: {error}\n"));

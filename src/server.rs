@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::admin::{self, AdminContext};
 use crate::auth::vault::{self, Vault};
-use crate::config::{Config, Secret};
+use crate::config::{self, Config, Fault, Faults, Place, Secret};
 use crate::metrics::Metrics;
 use crate::metrics::labels::{ClientState, ServerState};
 use crate::monitor::dialler::Dialler;
@@ -31,6 +31,7 @@ use crate::proxy::login_target::ConfiguredAccounts;
 use crate::proxy::measure::{self, Measure};
 use crate::proxy::registry::{Registry, signal as wake};
 use crate::proxy::view::View;
+use crate::router::RuleSet;
 use crate::runtime;
 use crate::session::pins::Pins;
 use crate::topology::{ClusterSnapshot, NodeId, NodeState};
@@ -57,13 +58,35 @@ pub enum ServeError {
     System(String),
 }
 
-/// Runs belay until SIGTERM or SIGINT; returns once it has drained.
-pub fn serve(config: Config) -> Result<(), ServeError> {
-    let runtime = runtime::build(config.runtime.threads).map_err(ServeError::Runtime)?;
-    runtime.block_on(run(Arc::new(config)))
+/// Reads and compiles the rules that the configuration names; none if it names none.
+pub fn rules(config: &Config) -> Result<RuleSet, Faults> {
+    let Some(path) = &config.router.rules else { return Ok(RuleSet::default()) };
+    let fault = |place, key: String, wrong, remedy: &str| Fault {
+        file: path.clone(),
+        place,
+        key,
+        wrong,
+        remedy: remedy.to_owned(),
+    };
+    let text = config::read_rules(path).map_err(|wrong| {
+        Faults(vec![fault(Place::File, String::new(), wrong, "name a rule file that belay can read")])
+    })?;
+    RuleSet::compile(&text).map_err(|faults| {
+        let told = |f: crate::router::RuleFault| {
+            let key = f.rule.map(|rule| format!("rule '{rule}'")).unwrap_or_default();
+            fault(Place::Line(f.line), key, f.wrong, &f.remedy)
+        };
+        Faults(faults.into_iter().map(told).collect())
+    })
 }
 
-async fn run(config: Arc<Config>) -> Result<(), ServeError> {
+/// Runs belay until SIGTERM or SIGINT; returns once it has drained.
+pub fn serve(config: Config, rules: RuleSet) -> Result<(), ServeError> {
+    let runtime = runtime::build(config.runtime.threads).map_err(ServeError::Runtime)?;
+    runtime.block_on(run(Arc::new(config), Arc::new(rules)))
+}
+
+async fn run(config: Arc<Config>, rules: Arc<RuleSet>) -> Result<(), ServeError> {
     let metrics = Metrics::new(
         config.nodes.iter().map(|n| n.name.as_deref().unwrap_or(&n.address)),
         &measure::pin_labels(),
@@ -101,6 +124,7 @@ async fn run(config: Arc<Config>) -> Result<(), ServeError> {
     let cx = Arc::new(Context {
         cluster: cluster.clone(),
         accounts: monitor.accounts(),
+        rules,
         login,
         pool: pool.clone(),
         registry: registry.clone(),
@@ -158,7 +182,12 @@ fn start_monitor(config: &Config, dial: &DialContext, opening: &Opening, metrics
         &config.cluster.server_version,
     );
     let dialler = Dialler::new(nodes, opening.clone(), dial.clone());
-    Monitor::start(initial, Arc::new(dialler), MonitorSettings::from_config(&config.monitor), metrics.clone())
+    Monitor::start(
+        initial,
+        Arc::new(dialler),
+        MonitorSettings::from_config(&config.monitor, &config.router),
+        metrics.clone(),
+    )
 }
 
 fn listen(config: &Config) -> Result<Vec<Listener>, ServeError> {

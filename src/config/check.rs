@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, faults: &mut Collector<'_>) {
     nodes(config, faults);
     tls(config, faults);
     monitor(config, faults);
+    router(config, faults);
     accounts(config, faults);
     pool(config, faults);
 }
@@ -183,6 +184,26 @@ fn monitor(config: &Config, faults: &mut Collector<'_>) {
     if !given && !faults.is_faulty("monitor.password") {
         let remedy = "write password_file = \"…\" with the path of a file (mode 0600) that holds it, or password_env";
         faults.fault("monitor.password", "there is no password", remedy);
+    }
+}
+
+/// What the rules say is checked where they are compiled.
+fn router(config: &Config, faults: &mut Collector<'_>) {
+    let router = &config.router;
+    if let Some(wrong) = router.rules.as_deref().and_then(|path| load::readable(path).err()) {
+        faults.fault(
+            "router.rules",
+            wrong,
+            "name a rule file that belay can read; a relative path starts at this file's directory",
+        );
+    }
+    let least = config.monitor.interval_ms.saturating_mul(3);
+    if router.rules.is_some() && router.lag_max_ms < least {
+        let wrong = format!(
+            "is {}: nodes are asked every {} ms, so no reader could be known to be near enough",
+            router.lag_max_ms, config.monitor.interval_ms
+        );
+        faults.fault("router.lag_max_ms", wrong, format!("write at least {least}, or a smaller monitor.interval_ms"));
     }
 }
 

@@ -132,6 +132,11 @@ fn resolve(source: Source<'_>, environment: &Environment, faults: &mut Collector
     }
 }
 
+/// Reads a rule file; the error is a sentence without the path.
+pub fn read_rules(path: &Path) -> Result<String, String> {
+    read(path, FILE_BYTES_MAX).map(|text| text.to_string())
+}
+
 /// Reads a text of at most `bytes_max` bytes; the error is a sentence without the path.
 fn read(path: &Path, bytes_max: u64) -> Result<Zeroizing<String>, String> {
     let mut text = Zeroizing::new(String::new());

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 pub use document::Environment;
 pub use fault::{Fault, Faults, Place};
-pub use load::{environment, from_text, load};
+pub use load::{environment, from_text, load, read_rules};
 pub use secret::Secret;
 
 /// The whole configuration file.
@@ -45,6 +45,9 @@ pub struct Config {
     pub node_tls: NodeTlsConfig,
     /// The account that watches the nodes.
     pub monitor: MonitorConfig,
+    /// Which statements go where.
+    #[serde(default)]
+    pub router: RouterConfig,
     /// Server sessions.
     #[serde(default)]
     pub pool: PoolConfig,
@@ -76,6 +79,7 @@ impl Config {
             &mut node_tls.key_file,
             &mut self.admin.token_file,
             &mut self.monitor.password_file,
+            &mut self.router.rules,
         ];
         let of_accounts = self.accounts.iter_mut().map(|a| &mut a.password_file);
         single.into_iter().chain(of_accounts).flatten().chain(self.listen.unix_sockets.iter_mut())
@@ -263,6 +267,22 @@ pub struct MonitorConfig {
     /// Accounts read from the servers at the most.
     #[serde(default = "defaults::accounts_max")]
     pub accounts_max: usize,
+}
+
+/// `[router]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouterConfig {
+    /// The file of rules; none: every statement goes to the writer.
+    pub rules: Option<PathBuf>,
+    /// A node that is not known to have all that the writer had this long ago is given no reads.
+    pub lag_max_ms: u64,
+}
+
+impl Default for RouterConfig {
+    fn default() -> RouterConfig {
+        RouterConfig { rules: None, lag_max_ms: 5_000 }
+    }
 }
 
 /// `[pool]`

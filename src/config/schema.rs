@@ -103,6 +103,11 @@ pub const SECTIONS: &[Section] = &[
     section("node", true, "One node each, in order of succession where the cluster's own facts do not decide."),
     section("node_tls", false, "TLS towards the nodes."),
     section("monitor", false, "The account that watches the nodes and reads their accounts."),
+    section(
+        "router",
+        false,
+        "Which statements go where (docs/routing.md). Without rules everything goes to the writer.",
+    ),
     section("pool", false, "Server sessions: connections to nodes that clients share."),
     section("session", false, "What a client session may do and keep."),
     section("account", true, "Accounts that can be neither read from the servers nor proven against them."),
@@ -207,6 +212,11 @@ pub const KEYS: &[Key] = &[
         "Time between two readings of the accounts: a password changed on the servers stops working here within this time."),
     key("monitor", "accounts_max", Integer(1, MANY), Value("100000"), "accounts",
         "Accounts that are read from the servers at the most."),
+
+    key("router", "rules", Path, Unset, "",
+        "File of rules, for example router-rules/read-scaling.toml. Read at the start; none: every statement goes to the writer."),
+    key("router", "lag_max_ms", Integer(20, HOUR_MS), Value("5000"), "ms",
+        "A node that is not known to have everything that the writer had this long ago gets no reads. At least three times monitor.interval_ms, which is how often nodes are asked."),
 
     key("pool", "server_connections_max", Integer(1, 100_000), Value("64"), "connections",
         "Server sessions per node and account, over all threads."),

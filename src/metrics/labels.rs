@@ -123,6 +123,15 @@ labels! {
         /// A new one.
         Fresh = "fresh",
     }
+    /// Which node a statement was given that needed one.
+    RouteTo {
+        /// The writer, where everything goes that no rule sends elsewhere.
+        Writer = "writer",
+        /// A reader, by a rule.
+        Reader = "reader",
+        /// The writer, although a rule would have sent it to a reader.
+        WriterInstead = "writer_instead",
+    }
     /// What was replayed.
     ReplayItem {
         /// System variables.

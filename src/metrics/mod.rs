@@ -15,8 +15,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 
 pub use histogram::Histogram;
 pub use labels::{
-    BindKind, ClientState, DialResult, KillResult, Label, Masked, ProbeResult, Refusal, ReplayItem, ServerState,
-    StatementClass,
+    BindKind, ClientState, DialResult, KillResult, Label, Masked, ProbeResult, Refusal, ReplayItem, RouteTo,
+    ServerState, StatementClass,
 };
 
 use crate::error::{Side, Stage};
@@ -127,6 +127,8 @@ pub struct Metrics {
     pub pool_wait: Histogram,
     /// Server sessions given to clients.
     pub binds: Counters<BindKind>,
+    /// Statements that were given a node.
+    pub routes: Counters<RouteTo>,
     /// What was replayed.
     pub replay_items: Counters<ReplayItem>,
     /// By the index of the pin reason in the list that was given to [`Metrics::new`].
@@ -253,6 +255,7 @@ impl Metrics {
             added_time: Histogram::default(),
             pool_wait: Histogram::default(),
             binds: make.counters(names::BINDS_TOTAL, &[], "kind"),
+            routes: make.counters(names::ROUTES_TOTAL, &[], "to"),
             replay_items: make.counters(names::REPLAY_ITEMS_TOTAL, &[], "what"),
             pins: pin_reasons.iter().map(|r| make.pin(r)).collect(),
             nodes: nodes.into_iter().map(|n| make.node(n)).collect(),

@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod dialler;
+pub mod lag;
 pub mod link;
 pub mod node_task;
 pub mod publisher;
@@ -19,8 +20,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use crate::auth::accounts::AccountTable;
-use crate::config::MonitorConfig;
+use crate::config::{MonitorConfig, RouterConfig};
 use crate::metrics::Metrics;
+use crate::monitor::lag::Lags;
 use crate::monitor::link::Connector;
 use crate::monitor::publisher::Publisher;
 use crate::topology::{ClusterSnapshot, HealthLimits, NodeId, NodeState, Sample};
@@ -50,13 +52,15 @@ pub struct MonitorSettings {
     pub accounts_interval: Duration,
     /// Accounts read at the most.
     pub accounts_max: usize,
+    /// Lags up to this long can be told apart.
+    pub lag_max: Duration,
     /// How quickly nodes go down.
     pub health: HealthLimits,
 }
 
 impl MonitorSettings {
     /// The settings that the configuration asks for.
-    pub fn from_config(config: &MonitorConfig) -> MonitorSettings {
+    pub fn from_config(config: &MonitorConfig, router: &RouterConfig) -> MonitorSettings {
         MonitorSettings {
             interval: Duration::from_millis(config.interval_ms.max(1)),
             probe_timeout: Duration::from_millis(config.probe_timeout_ms.max(1)),
@@ -65,6 +69,7 @@ impl MonitorSettings {
             login_retry_interval: LOGIN_RETRY_INTERVAL,
             accounts_interval: Duration::from_millis(config.accounts_interval_ms.max(1)),
             accounts_max: config.accounts_max,
+            lag_max: Duration::from_millis(router.lag_max_ms),
             health: HealthLimits::default(),
         }
     }
@@ -90,6 +95,7 @@ pub struct ClusterHandle {
     version: watch::Receiver<u64>,
     suspects: Arc<[Notify]>,
     probed: Arc<[watch::Receiver<Probed>]>,
+    lags: Arc<Lags>,
     /// Set when a node has answered the question for accounts for the first time, with accounts or with a refusal.
     accounts_asked: Arc<AtomicBool>,
 }
@@ -99,9 +105,10 @@ impl ClusterHandle {
     pub fn unwatched(initial: ClusterSnapshot, metrics: Arc<Metrics>) -> (ClusterHandle, Publisher) {
         let suspects = initial.nodes.iter().map(|_| Notify::new()).collect();
         let probed = initial.nodes.iter().map(|_| watch::channel(Probed::default()).1).collect();
+        let lags = Arc::new(Lags::new(initial.nodes.len(), Duration::from_secs(1)));
         let (publisher, version) = Publisher::new(initial, metrics);
         let snapshot = publisher.snapshot();
-        (ClusterHandle { snapshot, version, suspects, probed, accounts_asked: Arc::default() }, publisher)
+        (ClusterHandle { snapshot, version, suspects, probed, lags, accounts_asked: Arc::default() }, publisher)
     }
 
     /// The cluster as it was seen last.
@@ -126,6 +133,16 @@ impl ClusterHandle {
     /// The position that the last probe of a node found.
     pub fn sample(&self, node: NodeId) -> Option<Sample> {
         self.probed.get(node.index())?.borrow().sample.clone()
+    }
+
+    /// Whether a node is known to have everything that the writer had `lag_max` ago. Costs one read of memory.
+    pub fn follows_within(&self, node: NodeId, lag_max: Duration) -> bool {
+        self.lags.reached(node).is_some_and(|reached| reached.elapsed() <= lag_max)
+    }
+
+    /// Takes in how far a node has come.
+    fn note_position(&self, node: NodeId, sample: Option<&Sample>) {
+        self.lags.note(&self.snapshot.load(), node, sample);
     }
 
     /// The first probe of a node that begins after `when`; `None` if none has ended within `limit`. The node is suspected, so the probe comes at once.
@@ -176,7 +193,9 @@ impl Monitor {
         let accounts_asked = Arc::default();
         let (senders, probed): (Vec<_>, Vec<_>) = ids.iter().map(|_| watch::channel(Probed::default())).unzip();
         let probed = probed.into();
-        let cluster = ClusterHandle { snapshot: publisher.snapshot(), version, suspects, probed, accounts_asked };
+        let lags = Arc::new(Lags::new(ids.len(), settings.lag_max));
+        let snapshot = publisher.snapshot();
+        let cluster = ClusterHandle { snapshot, version, suspects, probed, lags, accounts_asked };
         let table = Arc::new(ArcSwap::from_pointee(AccountTable::unreadable()));
         let mut tasks = JoinSet::new();
         for (id, probed) in ids.into_iter().zip(senders) {
@@ -338,6 +357,7 @@ mod tests {
             login_retry_interval: Duration::from_secs(10),
             accounts_interval: Duration::from_secs(2),
             accounts_max: 10,
+            lag_max: Duration::from_secs(5),
             health: HealthLimits::default(),
         };
         let metrics = Metrics::new(names.iter().take(n).copied(), &[], "0");

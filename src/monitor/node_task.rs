@@ -75,7 +75,9 @@ impl<C: Connector> NodeTask<C> {
     pub async fn run(mut self, cluster: ClusterHandle) {
         loop {
             let started = Instant::now();
-            if self.probe_once().await == ProbeResult::LoginRefused {
+            let result = self.probe_once().await;
+            cluster.note_position(self.id, self.probed.borrow().sample.as_ref());
+            if result == ProbeResult::LoginRefused {
                 sleep_until(started + self.settings.login_retry_interval).await;
                 continue;
             }

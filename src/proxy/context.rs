@@ -17,6 +17,7 @@ use crate::proxy::hidden_code::HiddenCode;
 use crate::proxy::kill::Killer;
 use crate::proxy::measure::Measure;
 use crate::proxy::registry::{InsertId, Registry};
+use crate::router::RuleSet;
 use crate::topology::NodeId;
 
 /// Everything a session task may use.
@@ -29,6 +30,8 @@ pub struct Context {
     pub accounts: Arc<ArcSwap<AccountTable>>,
     /// What a login works with.
     pub login: Arc<LoginContext>,
+    /// Which statements go where.
+    pub rules: Arc<RuleSet>,
     /// Server sessions.
     pub pool: Arc<Pool>,
     /// Client sessions.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::error::{Side, Stage};
 use crate::metrics::Metrics;
-use crate::metrics::labels::{BindKind, KillResult, Masked, ReplayItem, StatementClass};
+use crate::metrics::labels::{BindKind, KillResult, Masked, ReplayItem, RouteTo, StatementClass};
+use crate::router::Place;
 use crate::session::pins::{PinReason, Pins, REASONS};
 use crate::session::plan::ReplayPlan;
 use crate::sql;
@@ -63,6 +64,15 @@ impl Measure {
     /// A server session was given to a client.
     pub fn bound(&self, kind: BindKind) {
         self.metrics.binds.increment(kind);
+    }
+
+    /// A statement was given a node.
+    pub fn routed(&self, place: Place) {
+        self.metrics.routes.increment(match place {
+            Place::Writer => RouteTo::Writer,
+            Place::Reader => RouteTo::Reader,
+            Place::WriterInstead => RouteTo::WriterInstead,
+        });
     }
 
     /// State was replayed.

@@ -12,6 +12,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::auth::accounts::AccountId;
+use crate::router::Why;
 use crate::session::pins::Pins;
 use crate::session::transaction::Transaction;
 use crate::topology::NodeId;
@@ -68,7 +69,7 @@ pub struct Decision {
     /// Where, if a node was involved.
     pub node: Option<NodeId>,
     /// Why.
-    pub why: &'static str,
+    pub why: Why,
 }
 
 /// What /sessions shows of a session; written by its task at each change.
@@ -222,12 +223,12 @@ impl SessionHandle {
     }
 
     /// Notes a decision, forgetting the oldest beyond `DECISIONS_MAX`.
-    pub fn decided(&self, at: Instant, what: &'static str, node: Option<NodeId>, why: &'static str) {
+    pub fn decided(&self, at: Instant, what: &'static str, node: Option<NodeId>, why: impl Into<Why>) {
         let mut notes = self.notes();
         if notes.decisions.len() == DECISIONS_MAX {
             notes.decisions.pop_front();
         }
-        notes.decisions.push_back(Decision { at, what, node, why });
+        notes.decisions.push_back(Decision { at, what, node, why: why.into() });
     }
 
     /// Wakes the session's task and tells it why.

@@ -69,7 +69,7 @@ impl SessionDirectory for View {
                         Some(node) => format!("{} ({})", decision.what, self.cx.node_name(node)),
                         None => decision.what.to_owned(),
                     },
-                    why: decision.why.to_owned(),
+                    why: self.cx.rules.explain(decision.why).into_owned(),
                 })
                 .collect(),
         })

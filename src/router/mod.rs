@@ -1,31 +1,16 @@
-//! Where a statement goes: a pure function of the cluster snapshot, with its reason. Rules that spread reads come later and have their room here.
+//! Where a statement goes: a pure function of the statement's kind, the session, the rules and the cluster snapshot, with its reason.
+//!
+//! A rule file ([`rules`]) is compiled once ([`compile`]): one destination for each kind of statement ([`kind`]), so that deciding ([`choose`]) is one
+//! lookup. Where a rule sends reads to readers, [`balance`] chooses one; [`stay()`] says what a session that is still bound to a reader may do there.
 
-use crate::topology::{ClusterSnapshot, NodeId};
+pub mod balance;
+pub mod compile;
+pub mod decide;
+pub mod kind;
+pub mod rules;
+pub mod stay;
 
-/// Where to, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// To this node.
-    Node {
-        /// The node.
-        node: NodeId,
-        /// Why.
-        why: &'static str,
-    },
-    /// Nowhere now: hold the statement until a node serves.
-    Hold {
-        /// Why.
-        why: &'static str,
-    },
-}
-
-/// The node for a new binding. `avoid` is a node that has just failed this session and that the monitor has not judged since.
-pub fn decide(snapshot: &ClusterSnapshot, avoid: Option<NodeId>) -> Route {
-    match snapshot.writer {
-        Some(node) if Some(node) == avoid => {
-            Route::Hold { why: "the writer failed a moment ago and was not probed since" }
-        }
-        Some(node) => Route::Node { node, why: "the writer" },
-        None => Route::Hold { why: "no node serves writes" },
-    }
-}
+pub use compile::{RuleIndex, RuleSet, Target};
+pub use decide::{Choice, ClusterView, Place, Route, SessionView, Why, choose, decide};
+pub use rules::{Destination, RuleFault, StatementKind};
+pub use stay::{Kept, Stay, stay};

@@ -10,7 +10,7 @@ pub const STATUS_SQL: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime
 /// The second statement of a probe. One reply of rows (name, value).
 pub const VARIABLES_SQL: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version','version_comment','read_only',\
      'super_read_only','innodb_read_only','offline_mode','wsrep_on','wsrep_desync','wsrep_reject_queries',\
-     'wsrep_sst_donor_rejects_queries','gtid_current_pos','gtid_executed')";
+     'wsrep_sst_donor_rejects_queries','gtid_current_pos','gtid_executed','gtid_mode')";
 
 /// What is said of Galera by a node that has the provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl NodeFacts {
         let mut facts = NodeFacts::default();
         let mut wsrep = WsrepFacts::default();
         let mut uptime_s = None;
-        let (mut seqno, mut gtid_current_pos, mut gtid_executed) = (None, None, None);
+        let (mut seqno, mut gtid_current_pos, mut gtid_executed, mut counts) = (None, None, None, false);
         for (name, value) in rows {
             match name.to_ascii_lowercase().as_str() {
                 "version" => facts.version = value.to_owned(),
@@ -96,6 +96,8 @@ impl NodeFacts {
                 "wsrep_last_committed" => seqno = value.parse().ok(),
                 "gtid_current_pos" => gtid_current_pos = Some(value),
                 "gtid_executed" => gtid_executed = Some(value),
+                // In the other modes new transactions are anonymous, and the set stands still.
+                "gtid_mode" => counts = matches!(value, "ON" | "ON_PERMISSIVE"),
                 "wsrep_cluster_state_uuid" => wsrep.cluster_uuid = value.to_owned(),
                 "wsrep_desync" => wsrep.desync = is_on(value),
                 "wsrep_reject_queries" => wsrep.rejects_queries = !value.eq_ignore_ascii_case("NONE"),
@@ -119,7 +121,7 @@ impl NodeFacts {
         } else {
             facts.position = match facts.flavor {
                 Flavor::MariaDb => gtid_current_pos.map_or(Position::Unknown, Position::mariadb),
-                Flavor::MySql => gtid_executed.map_or(Position::Unknown, Position::mysql),
+                Flavor::MySql => gtid_executed.filter(|_| counts).map_or(Position::Unknown, Position::mysql),
                 Flavor::OceanBase => Position::Unknown,
             };
         }

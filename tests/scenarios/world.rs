@@ -74,6 +74,7 @@ impl World {
             nodes: Arc::new(ClusterLogins::new(cluster.clone(), dial.clone())),
         });
         let cx = Arc::new(Context {
+            rules: belay::router::RuleSet::none(),
             cluster,
             accounts,
             login,
