@@ -25,13 +25,14 @@ use crate::pool::dial::{DialContext, Opening};
 use crate::proxy::accept::{self, Gate, Listener};
 use crate::proxy::client_login::LoginContext;
 use crate::proxy::context::Context;
+use crate::proxy::hidden_code::HiddenCode;
 use crate::proxy::kill::Killer;
 use crate::proxy::login_nodes::ClusterLogins;
 use crate::proxy::login_target::ConfiguredAccounts;
 use crate::proxy::measure::{self, Measure};
 use crate::proxy::registry::{Registry, signal as wake};
 use crate::proxy::view::View;
-use crate::router::RuleSet;
+use crate::router::{RuleFault, RuleSet};
 use crate::runtime;
 use crate::session::pins::Pins;
 use crate::topology::{ClusterSnapshot, NodeId, NodeState};
@@ -58,26 +59,24 @@ pub enum ServeError {
     System(String),
 }
 
-/// Reads and compiles the rules that the configuration names; none if it names none.
+/// Reads and compiles the rule files that the configuration names; without any there are no rules.
 pub fn rules(config: &Config) -> Result<RuleSet, Faults> {
-    let Some(path) = &config.router.rules else { return Ok(RuleSet::default()) };
-    let fault = |place, key: String, wrong, remedy: &str| Fault {
-        file: path.clone(),
-        place,
-        key,
-        wrong,
-        remedy: remedy.to_owned(),
+    let paths = &config.router.rules;
+    let mut texts = Vec::with_capacity(paths.len());
+    for path in paths {
+        texts.push(config::read_rules(path).map_err(|wrong| {
+            let remedy = "name a rule file that belay can read".to_owned();
+            Faults(vec![Fault { file: path.clone(), place: Place::File, key: String::new(), wrong, remedy }])
+        })?);
+    }
+    let told = |fault: RuleFault| Fault {
+        file: paths.get(fault.file).cloned().unwrap_or_default(),
+        place: Place::Line(fault.line),
+        key: fault.rule.map(|rule| format!("rule '{rule}'")).unwrap_or_default(),
+        wrong: fault.wrong,
+        remedy: fault.remedy,
     };
-    let text = config::read_rules(path).map_err(|wrong| {
-        Faults(vec![fault(Place::File, String::new(), wrong, "name a rule file that belay can read")])
-    })?;
-    RuleSet::compile(&text).map_err(|faults| {
-        let told = |f: crate::router::RuleFault| {
-            let key = f.rule.map(|rule| format!("rule '{rule}'")).unwrap_or_default();
-            fault(Place::Line(f.line), key, f.wrong, &f.remedy)
-        };
-        Faults(faults.into_iter().map(told).collect())
-    })
+    RuleSet::compile(&texts).map_err(|faults| Faults(faults.into_iter().map(told).collect()))
 }
 
 /// Runs belay until SIGTERM or SIGINT; returns once it has drained.
@@ -137,7 +136,7 @@ async fn run(config: Arc<Config>, rules: Arc<RuleSet>) -> Result<(), ServeError>
         holds: AtomicUsize::new(0),
         hold_turns: Arc::new(tokio::sync::Semaphore::new(1)),
         gtids_reported: std::sync::atomic::AtomicBool::new(false),
-        hidden_code: Default::default(),
+        hidden_code: HiddenCode::new(config.nodes.len()),
         config: config.clone(),
     });
     let gate = Arc::new(Gate::default());

@@ -190,15 +190,17 @@ fn monitor(config: &Config, faults: &mut Collector<'_>) {
 /// What the rules say is checked where they are compiled.
 fn router(config: &Config, faults: &mut Collector<'_>) {
     let router = &config.router;
-    if let Some(wrong) = router.rules.as_deref().and_then(|path| load::readable(path).err()) {
-        faults.fault(
-            "router.rules",
-            wrong,
-            "name a rule file that belay can read; a relative path starts at this file's directory",
-        );
+    for (i, path) in router.rules.iter().enumerate() {
+        if let Err(wrong) = load::readable(path) {
+            faults.fault(
+                &format!("router.rules[{}]", i + 1),
+                wrong,
+                "name a rule file that belay can read; a relative path starts at this file's directory",
+            );
+        }
     }
     let least = config.monitor.interval_ms.saturating_mul(3);
-    if router.rules.is_some() && router.lag_max_ms < least {
+    if !router.rules.is_empty() && router.lag_max_ms < least {
         let wrong = format!(
             "is {}: nodes are asked every {} ms, so no reader could be known to be near enough",
             router.lag_max_ms, config.monitor.interval_ms

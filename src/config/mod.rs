@@ -79,10 +79,10 @@ impl Config {
             &mut node_tls.key_file,
             &mut self.admin.token_file,
             &mut self.monitor.password_file,
-            &mut self.router.rules,
         ];
         let of_accounts = self.accounts.iter_mut().map(|a| &mut a.password_file);
-        single.into_iter().chain(of_accounts).flatten().chain(self.listen.unix_sockets.iter_mut())
+        let lists = self.listen.unix_sockets.iter_mut().chain(self.router.rules.iter_mut());
+        single.into_iter().chain(of_accounts).flatten().chain(lists)
     }
 }
 
@@ -273,15 +273,15 @@ pub struct MonitorConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouterConfig {
-    /// The file of rules; none: every statement goes to the writer.
-    pub rules: Option<PathBuf>,
+    /// The files of rules, one after the other; none: every statement goes to the writer.
+    pub rules: Vec<PathBuf>,
     /// A node that is not known to have all that the writer had this long ago is given no reads.
     pub lag_max_ms: u64,
 }
 
 impl Default for RouterConfig {
     fn default() -> RouterConfig {
-        RouterConfig { rules: None, lag_max_ms: 5_000 }
+        RouterConfig { rules: Vec::new(), lag_max_ms: 5_000 }
     }
 }
 

@@ -213,8 +213,8 @@ pub const KEYS: &[Key] = &[
     key("monitor", "accounts_max", Integer(1, MANY), Value("100000"), "accounts",
         "Accounts that are read from the servers at the most."),
 
-    key("router", "rules", Path, Unset, "",
-        "File of rules, for example router-rules/read-scaling.toml. Read at the start; none: every statement goes to the writer."),
+    key("router", "rules", Paths, Value("[]"), "",
+        "Files of rules, for example router-rules/read-scaling.toml. Read at the start, one after the other; none: every statement goes to the writer."),
     key("router", "lag_max_ms", Integer(20, HOUR_MS), Value("5000"), "ms",
         "A node that is not known to have everything that the writer had this long ago gets no reads. At least three times monitor.interval_ms, which is how often nodes are asked."),
 

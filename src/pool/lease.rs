@@ -14,6 +14,8 @@ use crate::pool::session::ServerSession;
 pub struct Lease {
     session: Option<Box<ServerSession>>,
     place: Place,
+    /// A rule sent the session to this node to read: nothing else may be done here.
+    pub reads_only: bool,
 }
 
 /// A counted place in the cap of an endpoint; dropping it frees it.
@@ -45,7 +47,7 @@ impl Drop for Place {
 impl Lease {
     /// A lease of a session that holds a place.
     pub fn new(session: Box<ServerSession>, place: Place) -> Lease {
-        Lease { session: Some(session), place }
+        Lease { session: Some(session), place, reads_only: false }
     }
 
     /// The endpoint, unless the session is outside every cap.

@@ -21,7 +21,7 @@ use crate::proxy::causal::NotCaughtUp;
 use crate::proxy::errors;
 use crate::proxy::registry::{InsertId, SessionHandle, Target};
 use crate::proxy::session::ClientSession;
-use crate::router::{self, Route};
+use crate::router::{self, Route, StatementKind};
 use crate::session::effects;
 use crate::session::pins::PinReason;
 use crate::sql::{Effects, Facts, VolatileKind};
@@ -117,12 +117,20 @@ impl ClientSession {
     pub(super) async fn bind_and_replay(
         &mut self,
         facts: &Facts,
+        kind: StatementKind,
         statement: Option<u32>,
         hold_until: Instant,
     ) -> Result<(), BindEnd> {
         let needs_insert_id = reads_insert_id(facts);
         if self.lease.is_none() {
-            let lease = Box::pin(self.bind(needs_insert_id, hold_until)).await?;
+            let reader = match self.cx.rules.is_empty() {
+                true => None,
+                false => Box::pin(self.bind_to_reader(facts, kind, statement, hold_until)).await?,
+            };
+            let lease = match reader {
+                Some(lease) => lease,
+                None => Box::pin(self.bind(needs_insert_id, hold_until)).await?,
+            };
             self.bound(lease);
             self.count_binding();
         }
@@ -259,7 +267,7 @@ impl ClientSession {
     }
 
     /// One try on one node. The inner error is worth another try, and says why; the outer one ends the statement.
-    async fn acquire(
+    pub(super) async fn acquire(
         &self,
         view: &NodeView,
         exactly: Option<u64>,

@@ -15,7 +15,7 @@ use crate::proxy::session::ClientSession;
 use crate::session::transaction::Transaction;
 use crate::sql::{Effects, Facts, StatementClass};
 use crate::topology::causal::{self, Need};
-use crate::topology::{Position, Seen, Written};
+use crate::topology::{ClusterKind, Position, Seen, Written};
 
 /// Waits for everything that the group has committed by now, whatever `wsrep_sync_wait` the session has (MariaDB 10.11, observed).
 const GALERA_WAIT: &str = "SET STATEMENT wsrep_sync_wait=1 FOR SELECT 1";
@@ -88,6 +88,11 @@ impl ClientSession {
         let waited = match need {
             Need::Nothing(why) => {
                 self.handle.decided(Instant::now(), "no causal wait", Some(lease.node), why);
+                let same_writer = snapshot.writer == Some(lease.node) && snapshot.writer_epoch == seen.writer_epoch;
+                if same_writer && snapshot.kind == ClusterKind::ReadOnlyFlag {
+                    // From a replica to its writer. What the session has seen is still what it saw there, until it sees more here.
+                    return Ok(Ok(lease));
+                }
                 Ok(lease)
             }
             Need::Unprovable(why) => {

@@ -1,6 +1,7 @@
 //! The errors that belay itself answers with. `docs/errors.md` lists the same table; a test compares the two.
 
 use crate::protocol::ErrorReply;
+use crate::protocol::mysql::flavor::Flavor;
 
 /// Number, SQLSTATE and name of every error that belay makes.
 pub const NAMES: &[(u16, &str, &str)] = &[
@@ -22,8 +23,12 @@ pub const NAMES: &[(u16, &str, &str)] = &[
     (1317, "70100", "ER_QUERY_INTERRUPTED"),
     (1429, "HY000", "ER_CONNECT_TO_FOREIGN_DATA_SOURCE"),
     (1461, "42000", "ER_MAX_PREPARED_STMT_COUNT_REACHED"),
+    (1792, "25006", "ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION"),
     (1835, "HY000", "ER_MALFORMED_PACKET"),
 ];
+
+/// A limit of the pool is reached.
+pub const POOL_LIMIT: u16 = 1203;
 
 fn reply(code: u16, message: String) -> ErrorReply {
     let sqlstate = NAMES.iter().find(|(n, _, _)| *n == code).map_or(*b"HY000", |(_, state, _)| {
@@ -65,6 +70,23 @@ pub fn no_server_session(waited_ms: u128, pinned: usize, pins: &str) -> ErrorRep
         1203,
         format!(
             "belay: no server session was free within {waited_ms} ms: {way}; raise pool.server_connections_max or end the pins"
+        ),
+    )
+}
+
+/// A write in a READ ONLY transaction that a reader serves, in the servers' words.
+pub fn read_only_transaction(flavor: Flavor) -> ErrorReply {
+    let stop = if flavor == Flavor::MySql { "." } else { "" };
+    reply(1792, format!("Cannot execute statement in a READ ONLY transaction{stop}"))
+}
+
+/// A statement that a session on a reader can't be served.
+pub fn not_on_a_reader(node: &str, why: &str, pins: &str) -> ErrorReply {
+    let pins = if pins.is_empty() { String::new() } else { format!(" (pinned: {pins})") };
+    reply(
+        1105,
+        format!(
+            "belay: this session is on node '{node}', to which a rule sends reads, and {why}{pins}; the statement was not executed"
         ),
     )
 }

@@ -276,7 +276,11 @@ impl ClientSession {
             Kind::Statement { id, .. } => Some(id),
             Kind::Text | Kind::Other => None,
         };
-        self.bind_and_replay(request.facts, statement, attempts.hold_until).await?;
+        if self.lease.as_ref().is_some_and(|l| l.reads_only) {
+            Box::pin(self.leave_reader_if_due(request.facts)).await?;
+        }
+        let kind = self.kind_of(request);
+        self.bind_and_replay(request.facts, kind, statement, attempts.hold_until).await?;
         if attempts.again > 0 {
             Box::pin(self.check_again(request)).await?;
         }
@@ -440,6 +444,9 @@ impl ClientSession {
             consume(&mut self.io.read_buf, n);
         }
         self.note_seen(request.facts, report);
+        if !self.cx.rules.is_empty() {
+            self.readers.answered(request.facts);
+        }
         // What is no statement leaves the answers about the last statement as they were: its client's own, or somebody else's.
         let continued = self.untouched();
         self.found_rows_here &= continued;

@@ -117,6 +117,7 @@ impl ClientSession {
         if let Some(node) = node {
             self.cx.cluster.suspect(node);
             self.avoid = Some((node, self.cx.cluster.load().version));
+            self.readers.failed(node, self.statement);
         }
         self.cx.measure.failure(Side::Server, failure.stage);
         if let Some(lease) = lease {

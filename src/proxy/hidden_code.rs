@@ -1,4 +1,5 @@
-//! A look at the views of a node before a read is run again there: as the monitor account, at most once a second for all sessions.
+//! A look at the views of a node before a read is run again there, or is sent to a reader: as the monitor account, once a second for all sessions,
+//! and for those that may have defined a view at most ten times a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use tokio::sync::Mutex;
 use crate::failover::hidden::Hidden;
 use crate::pool::flight::{self, Answer, Ask};
 use crate::protocol::mysql::flavor::Flavor;
-use crate::protocol::mysql::frame::HEADER_BYTES;
+use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
 use crate::proxy::context::Context;
 use crate::proxy::execute::{Kind, Request};
 use crate::proxy::session::ClientSession;
@@ -18,7 +19,9 @@ use crate::topology::NodeId;
 
 /// How long an answer is believed.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// With more views than this no read is run again.
+/// A node is not asked more often than this, whatever sessions define.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// With more views than this no read is run again, and none goes to readers.
 const VIEWS_MAX: usize = 10_000;
 
 /// Counts stored functions; the first column says whether the account sees all of them.
@@ -33,28 +36,50 @@ const SEES_VIEWS: &str = "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGE
 const VIEWS: &str = "SELECT DISTINCT LOWER(TABLE_NAME) FROM information_schema.TABLES WHERE TABLE_TYPE='VIEW' AND TABLE_SCHEMA \
      NOT IN ('sys','mysql','information_schema','performance_schema') LIMIT 10001";
 
-/// What was seen last.
-#[derive(Debug, Default)]
+/// What was seen last, by the index of the node.
+#[derive(Debug)]
 pub struct HiddenCode {
-    seen: Mutex<Option<(Instant, NodeId, Arc<Hidden>)>>,
+    seen: Box<[Mutex<Option<Look>>]>,
+}
+
+/// One look at one node.
+#[derive(Debug)]
+struct Look {
+    /// When it began: what was there before is in it.
+    began: Instant,
+    hidden: Arc<Hidden>,
 }
 
 impl HiddenCode {
-    /// What the views of this node hide; `Err` if the node could not be asked.
-    async fn look(&self, cx: &Context, node: NodeId) -> Result<Arc<Hidden>, String> {
-        // Held while the node is asked, so that a thousand sessions ask once. No statement waits for it but those that run again.
-        let mut seen = self.seen.lock().await;
-        if let Some((at, of, hidden)) = &*seen
-            && *of == node
-            && at.elapsed() < BELIEVED
-        {
-            return Ok(hidden.clone());
+    /// Nothing was seen yet of any of so many nodes.
+    pub fn new(nodes: usize) -> HiddenCode {
+        HiddenCode { seen: (0..nodes).map(|_| Mutex::new(None)).collect() }
+    }
+
+    /// What the views of this node hide, as they were after `since`; `Err` if the node could not be asked, or was asked too often already.
+    async fn look(&self, cx: &Context, node: NodeId, since: Option<Instant>) -> Result<Arc<Hidden>, String> {
+        let Some(seen) = self.seen.get(node.index()) else { return Err("no such node".into()) };
+        // Held while the node is asked, so that a thousand sessions ask once. No statement waits for it but those that may only run where nothing
+        // is hidden.
+        let mut seen = seen.lock().await;
+        if let Some(look) = &*seen {
+            let recent = since.is_none_or(|since| look.began > since);
+            if recent && look.began.elapsed() < BELIEVED {
+                return Ok(look.hidden.clone());
+            }
+            if !recent && look.began.elapsed() < ASK_AGAIN {
+                return Err("the session may have defined a view a moment ago".into());
+            }
         }
+        let began = Instant::now();
         let hidden = Arc::new(ask(cx, node).await?);
-        if let Hidden::Unknown(why) = &*hidden {
-            tracing::warn!(node = %cx.node_name(node), why, "reads are not run again after a loss: what views hide can't be ruled out");
+        if let Hidden::Unknown(why) = &*hidden
+            && seen.as_ref().is_none_or(|look| look.hidden != hidden)
+        {
+            let node = cx.node_name(node);
+            tracing::warn!(%node, why, "reads neither run again after a loss nor go to readers: what views hide can't be ruled out");
         }
-        *seen = Some((Instant::now(), node, hidden.clone()));
+        *seen = Some(Look { began, hidden: hidden.clone() });
         Ok(hidden)
     }
 }
@@ -99,16 +124,29 @@ impl ClientSession {
             return Ok(false);
         }
         let Some(node) = self.lease.as_ref().map(|l| l.node) else { return Ok(true) };
-        let hidden = self.cx.hidden_code.look(&self.cx, node).await?;
-        Ok(match request.kind {
-            Kind::Text => {
-                let end = request.head.header.frame_len().min(self.io.read_buf.len());
-                hidden.in_text(self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default())
+        let statement = match request.kind {
+            Kind::Text => None,
+            Kind::Statement { id, .. } => Some(id),
+            Kind::Other => return Ok(true),
+        };
+        self.hides_code_on(node, statement, None).await
+    }
+
+    /// Whether the whole statement in the buffer, or this prepared one, may run code on a node that its text does not show; `Err` if that is not
+    /// known. Views are seen as they were after `since`.
+    pub(super) async fn hides_code_on(
+        &mut self,
+        node: NodeId,
+        statement: Option<u32>,
+        since: Option<Instant>,
+    ) -> Result<bool, String> {
+        let hidden = self.cx.hidden_code.look(&self.cx, node, since).await?;
+        Ok(match statement {
+            None => {
+                let end = FrameHeader::parse(&self.io.read_buf).map_or(0, FrameHeader::frame_len);
+                self.io.read_buf.get(HEADER_BYTES + 1..end).is_none_or(|sql| hidden.in_text(sql))
             }
-            Kind::Statement { id, .. } => {
-                self.statements.get_mut(id).is_none_or(|(_, statement)| hidden.in_text(&statement.sql))
-            }
-            Kind::Other => true,
+            Some(id) => self.statements.get_mut(id).is_none_or(|(_, statement)| hidden.in_text(&statement.sql)),
         })
     }
 }

@@ -28,6 +28,7 @@ use crate::protocol::mysql::packet::ok::OkPacket;
 use crate::proxy::cleanup;
 use crate::proxy::context::Context;
 use crate::proxy::errors;
+use crate::proxy::reader::Readers;
 use crate::proxy::registry::{SessionHandle, signal};
 use crate::proxy::relay::{Cut, consume};
 use crate::proxy::send::Sending;
@@ -120,6 +121,8 @@ pub struct ClientSession {
     pub(super) seen: Option<Seen>,
     /// As the snapshot had it when the present server session was bound.
     pub(super) writer_epoch: u64,
+    /// What is known of readers: see `reader.rs`.
+    pub(super) readers: Readers,
     /// Something was written that no server has reported a position for yet: the transaction may be open still.
     pub(super) wrote: bool,
 }

@@ -23,6 +23,7 @@ use crate::proxy::bind::BindEnd;
 use crate::proxy::client_login::{ChangedUser, LoggedIn};
 use crate::proxy::context::Context;
 use crate::proxy::errors;
+use crate::proxy::reader::Readers;
 use crate::proxy::registry::SessionHandle;
 use crate::proxy::relay::Cut;
 use crate::proxy::send::Sending;
@@ -100,6 +101,7 @@ impl ClientSession {
             seen: None,
             writer_epoch: 0,
             wrote: false,
+            readers: Readers::default(),
         };
         session.opening.behaviour = behaviour;
         session.enter(Entered { account, schema, collation, opening, dedicated }).await.ok()?;

@@ -20,6 +20,7 @@ use crate::proxy::execute::{Kind, Request, Served, collation_of, command_packet,
 use crate::proxy::send::{Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::wire::RequestHead;
+use crate::router::StatementKind;
 use crate::session::pins::PinReason;
 use crate::session::state::ParseState;
 use crate::session::statement::ClientStatement;
@@ -437,6 +438,9 @@ impl ClientSession {
         let asked = prepared::stmt_id(payload).unwrap_or(0);
         let Some((id, statement)) = self.statements.get_mut(asked) else { return self.skip_request(head).await };
         statement.private = true;
+        if self.lease.as_ref().is_some_and(|l| l.reads_only) {
+            Box::pin(self.leave_reader_for_long_data()).await;
+        }
         let facts = Facts::nothing();
         let kind = Kind::Statement { id, execution: Execution::IdOnly };
         let mut request = Request {
@@ -451,7 +455,7 @@ impl ClientSession {
         let hold_until = std::time::Instant::now() + self.cx.hold_timeout;
         let ready = match self.lost.take() {
             Some(error) => Err(BindEnd::Refused(error)),
-            None => match self.bind_and_replay(&facts, Some(id), hold_until).await {
+            None => match self.bind_and_replay(&facts, StatementKind::Other, Some(id), hold_until).await {
                 Ok(()) => self.adapt_statement(&mut request, id, Execution::IdOnly),
                 end => end,
             },

@@ -41,15 +41,21 @@ impl RuleSet {
         Arc::default()
     }
 
-    /// Reads and compiles a rule file. All faults at once, as far as the file can be read at all.
-    pub fn compile(text: &str) -> Result<RuleSet, Vec<RuleFault>> {
-        let file = parse(text).map_err(|fault| vec![fault])?;
-        let faults = faults_of(text, &file);
+    /// Reads and compiles rule files. All faults at once, as far as the files can be read at all.
+    pub fn compile<T: AsRef<str>>(texts: &[T]) -> Result<RuleSet, Vec<RuleFault>> {
+        let (mut files, mut faults) = (Vec::with_capacity(texts.len()), Vec::new());
+        for (n, text) in texts.iter().map(AsRef::as_ref).enumerate() {
+            match parse(n, text) {
+                Ok(file) => files.push(Source { n, text, file }),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        faults.extend(faults_of(&files));
         if !faults.is_empty() {
             return Err(faults);
         }
         let mut set = RuleSet::default();
-        for (rule, index) in file.rules.iter().map(|r| r.get_ref()).zip(0u16..) {
+        for (rule, index) in files.iter().flat_map(|source| &source.file.rules).map(|r| r.get_ref()).zip(0u16..) {
             for kind in rule.matches.statement.get_ref() {
                 if let Some(target) = set.targets.get_mut(kind.index()).filter(|target| target.rule.is_none()) {
                     *target = Target { to: *rule.to.get_ref(), rule: Some(RuleIndex(index)) };
@@ -96,24 +102,33 @@ impl RuleSet {
     }
 }
 
-fn faults_of(text: &str, file: &RuleFile) -> Vec<RuleFault> {
+/// One of the files.
+struct Source<'t> {
+    n: usize,
+    text: &'t str,
+    file: RuleFile,
+}
+
+fn faults_of(files: &[Source<'_>]) -> Vec<RuleFault> {
     let mut faults = Vec::new();
     let mut names: Vec<&str> = Vec::new();
     let mut taken: [Option<&str>; StatementKind::ALL.len()] = [None; StatementKind::ALL.len()];
-    if let Some(rule) = file.rules.get(RULES_MAX) {
+    let all = || files.iter().flat_map(|source| source.file.rules.iter().map(move |rule| (source, rule)));
+    if let Some((source, rule)) = all().nth(RULES_MAX) {
         faults.push(RuleFault {
-            line: line_of(text, rule.span().start),
+            file: source.n,
+            line: line_of(source.text, rule.span().start),
             rule: Some(rule.get_ref().name.get_ref().clone()),
             wrong: format!("there are more than {RULES_MAX} rules"),
             remedy: "join some of them".to_owned(),
         });
         return faults;
     }
-    for rule in file.rules.iter().map(|r| r.get_ref()) {
+    for (source, rule) in all().map(|(source, rule)| (source, rule.get_ref())) {
         let name = rule.name.get_ref().as_str();
         let mut fault = |offset: usize, wrong: String, remedy: &str| {
-            let (line, rule) = (line_of(text, offset), Some(name.to_owned()));
-            faults.push(RuleFault { line, rule, wrong, remedy: remedy.to_owned() });
+            let (line, rule) = (line_of(source.text, offset), Some(name.to_owned()));
+            faults.push(RuleFault { file: source.n, line, rule, wrong, remedy: remedy.to_owned() });
         };
         if let Some(wrong) = wrong_with_name(name) {
             fault(rule.name.span().start, wrong, "write a short word of a-z, 0-9, - and _");
@@ -192,14 +207,14 @@ mod tests {
     }
 
     fn faults(text: &str) -> Vec<(usize, Option<String>, String)> {
-        RuleSet::compile(text).unwrap_err().into_iter().map(|f| (f.line, f.rule, f.wrong)).collect()
+        RuleSet::compile(&[text]).unwrap_err().into_iter().map(|f| (f.line, f.rule, f.wrong)).collect()
     }
 
     #[test]
     fn the_first_match_decides_and_the_rest_goes_to_the_writer() {
         let text = rule("one", "\"read\", \"write\"", "writer")
             + &rule("two", "\"read\", \"read_only_transaction\"", "readers");
-        let set = RuleSet::compile(&text).unwrap();
+        let set = RuleSet::compile(&[text]).unwrap();
         let target = |kind| set.target(kind);
         assert_eq!(target(StatementKind::Read), Target { to: Destination::Writer, rule: Some(RuleIndex(0)) });
         assert_eq!(
@@ -216,7 +231,7 @@ mod tests {
     #[test]
     fn only_reads_may_go_to_readers() {
         for kind in StatementKind::ALL {
-            let compiled = RuleSet::compile(&rule("r", &format!("\"{}\"", kind.label()), "readers"));
+            let compiled = RuleSet::compile(&[rule("r", &format!("\"{}\"", kind.label()), "readers")]);
             assert_eq!(compiled.is_ok(), kind.may_be_read_elsewhere(), "{kind:?}");
         }
         let found = faults(&rule("r", "\"read\", \"other\"", "readers"));
@@ -238,6 +253,18 @@ mod tests {
     }
 
     #[test]
+    fn files_follow_each_other_and_a_fault_says_in_which_it_is() {
+        let (one, two) = (rule("one", "\"read\"", "writer"), rule("two", "\"read\", \"write\"", "writer"));
+        let set = RuleSet::compile(&[&one, &two]).unwrap();
+        assert_eq!(set.target(StatementKind::Read).rule, Some(RuleIndex(0)));
+        assert_eq!(set.target(StatementKind::Write).rule, Some(RuleIndex(1)));
+        let found = RuleSet::compile(&[&two, &one, &"x".to_owned()]).unwrap_err();
+        let at: Vec<(usize, usize)> = found.iter().map(|f| (f.file, f.line)).collect();
+        assert_eq!(at, [(2, 1), (1, 4)], "{found:#?}");
+        assert_eq!(RuleSet::compile::<&str>(&[]).unwrap(), RuleSet::default());
+    }
+
+    #[test]
     fn there_is_a_limit() {
         let many: String = (0..=RULES_MAX).map(|n| rule(&format!("r{n}"), "\"other\"", "writer")).collect();
         assert_eq!(faults(&many)[0].0, RULES_MAX * 6 + 1);
@@ -245,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_is_good() {
-        let set = RuleSet::compile(include_str!("../../router-rules/read-scaling.toml")).unwrap();
+        let set = RuleSet::compile(&[include_str!("../../router-rules/read-scaling.toml")]).unwrap();
         for kind in StatementKind::ALL {
             assert_eq!(set.target(kind).to == Destination::Readers, kind.may_be_read_elsewhere(), "{kind:?}");
         }

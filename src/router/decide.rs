@@ -146,7 +146,7 @@ mod tests {
     const WRITER: NodeId = NodeId(0);
 
     fn shipped() -> RuleSet {
-        RuleSet::compile(include_str!("../../router-rules/read-scaling.toml")).unwrap()
+        RuleSet::compile(&[include_str!("../../router-rules/read-scaling.toml")]).unwrap()
     }
 
     fn cluster(kind: ClusterKind) -> ClusterSnapshot {

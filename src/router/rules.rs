@@ -1,4 +1,4 @@
-//! A rule file: what is written in it, in types. Rules are ordered; the first that matches a statement decides; a statement that none matches goes
+//! A rule file: what is written in it, in types. Rules are ordered, those of several files one file after the other; the first that matches a statement decides; a statement that none matches goes
 //! to the writer.
 //!
 //! ```toml
@@ -14,7 +14,7 @@ use std::fmt;
 use serde::Deserialize;
 use toml::Spanned;
 
-/// Rules of one file at the most.
+/// Rules at the most, in all files together.
 pub const RULES_MAX: usize = 256;
 /// Bytes of a rule's name at the most: it is shown with every decision.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -123,6 +123,8 @@ pub struct RuleFile {
 /// What is wrong with a rule file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleFault {
+    /// Which of the files, counted from 0.
+    pub file: usize,
     /// The line, counted from 1.
     pub line: usize,
     /// The rule's name, where it is known.
@@ -148,9 +150,10 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
 }
 
-/// Reads a rule file. A file that is no TOML, or has a key or a word that no rule has, is one fault.
-pub fn parse(text: &str) -> Result<RuleFile, RuleFault> {
+/// Reads one of several rule files. A file that is no TOML, or has a key or a word that no rule has, is one fault.
+pub fn parse(file: usize, text: &str) -> Result<RuleFile, RuleFault> {
     toml::from_str(text).map_err(|error: toml::de::Error| RuleFault {
+        file,
         line: error.span().map_or(1, |span| line_of(text, span.start)),
         rule: None,
         wrong: error.message().lines().next().unwrap_or("not a rule file").to_owned(),
@@ -165,12 +168,12 @@ mod tests {
     #[test]
     fn a_rule_file_is_read_into_types() {
         let text = "[[rule]]\nname = \"a\"\nwhy = \"b\"\nmatch.statement = [\"read\", \"read_only_transaction\"]\nto = \"readers\"\n";
-        let file = parse(text).unwrap();
+        let file = parse(0, text).unwrap();
         let rule = file.rules[0].get_ref();
         assert_eq!((rule.name.get_ref().as_str(), rule.why.get_ref().as_str()), ("a", "b"));
         assert_eq!(rule.matches.statement.get_ref()[..], [StatementKind::Read, StatementKind::ReadOnlyTransaction]);
         assert_eq!(*rule.to.get_ref(), Destination::Readers);
-        assert!(parse("").unwrap().rules.is_empty());
+        assert!(parse(0, "").unwrap().rules.is_empty());
     }
 
     #[test]
@@ -186,7 +189,7 @@ mod tests {
             ("\"b\"", "5", 3, "string"),
             ("\"a\"", "\"a", 2, ""),
         ] {
-            let fault = parse(&rule.replacen(from, to, 1)).unwrap_err();
+            let fault = parse(0, &rule.replacen(from, to, 1)).unwrap_err();
             assert_eq!(fault.line, line, "{fault}");
             assert!(fault.wrong.contains(says), "{fault}");
         }
@@ -197,7 +200,7 @@ mod tests {
         for (n, kind) in StatementKind::ALL.into_iter().enumerate() {
             assert_eq!(n, kind.index());
             let text = format!("[[rule]]\nname='a'\nwhy='b'\nto='writer'\nmatch.statement=['{}']", kind.label());
-            assert_eq!(parse(&text).unwrap().rules[0].get_ref().matches.statement.get_ref()[..], [kind]);
+            assert_eq!(parse(0, &text).unwrap().rules[0].get_ref().matches.statement.get_ref()[..], [kind]);
         }
     }
 }

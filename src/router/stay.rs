@@ -12,6 +12,7 @@
 //! Nothing that may write is ever sent to a reader.
 
 use crate::session::effects;
+use crate::session::pins::PinReason;
 use crate::sql::{Effects, Facts, StatementClass, StatementCount, TransactionControl, Verb};
 
 use super::kind;
@@ -25,6 +26,8 @@ pub struct Kept {
     pub read_only: bool,
     /// A pin that does not end by itself.
     pub lasting_pin: bool,
+    /// User variables that the statement writes follow the session to other nodes.
+    pub variables_follow: bool,
 }
 
 /// What is to be done.
@@ -42,11 +45,21 @@ pub enum Stay {
 
 /// Decides for one statement.
 pub fn stay(facts: &Facts, kept: &Kept) -> Stay {
+    match judge(facts, kept) {
+        // Ending the transaction would not end what pins.
+        Stay::Leave if kept.lasting_pin => Stay::Refuse(CANT_FOLLOW),
+        stay => stay,
+    }
+}
+
+const CANT_FOLLOW: &str = "what keeps this session on a reader can't follow it to the writer";
+
+fn judge(facts: &Facts, kept: &Kept) -> Stay {
     if facts.certain && facts.statements == StatementCount::Empty && facts.effects.is_empty() {
         // A command without a text: ping, a prepare, the end of a cursor.
         return Stay::Here;
     }
-    let asks_diagnostics = is_plain(facts) && facts.effects.contains(Effects::SHOW_DIAGNOSTICS);
+    let asks_diagnostics = is_plain(facts, kept) && facts.effects.contains(Effects::SHOW_DIAGNOSTICS);
     if kind::of(facts).may_be_read_elsewhere() && facts.txn == TransactionControl::None || asks_diagnostics {
         return Stay::Here;
     }
@@ -58,17 +71,21 @@ pub fn stay(facts: &Facts, kept: &Kept) -> Stay {
     }
     match facts.txn {
         // There is none, and servers say OK.
-        TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } if is_plain(facts) => Stay::Here,
-        TransactionControl::None if is_plain(facts) && facts.side_effect_free_read => Stay::Here,
-        _ => Stay::Refuse("what keeps this session on a reader can't follow it to the writer"),
+        TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } if is_plain(facts, kept) => Stay::Here,
+        TransactionControl::None if is_plain(facts, kept) && facts.side_effect_free_read => Stay::Here,
+        _ => Stay::Refuse(CANT_FOLLOW),
     }
 }
 
 /// Certain, alone, and without a trace that outlasts it.
-fn is_plain(facts: &Facts) -> bool {
+fn is_plain(facts: &Facts, kept: &Kept) -> bool {
+    let mut pins = effects::foreseen(facts);
+    if kept.variables_follow {
+        pins.remove(PinReason::UserVariables);
+    }
     facts.certain
         && facts.statements == StatementCount::One
-        && !effects::foreseen(facts).is_lasting()
+        && !pins.is_lasting()
         && !facts.effects.intersects(Effects::ROUTINE | Effects::UNKNOWN)
 }
 
@@ -87,7 +104,7 @@ fn in_transaction(facts: &Facts, kept: &Kept) -> Stay {
         }
         TransactionControl::Begin { .. } => return Stay::Leave,
         // With autocommit on, which it is where a transaction begins on a reader, both commit nothing.
-        TransactionControl::SetAutocommit(_) if is_plain(facts) => return Stay::Here,
+        TransactionControl::SetAutocommit(_) if is_plain(facts, kept) => return Stay::Here,
         _ => {}
     }
     // UNLOCK TABLES commits only where tables are locked.
@@ -103,7 +120,7 @@ fn in_transaction(facts: &Facts, kept: &Kept) -> Stay {
     if writes && !facts.effects.intersects(Effects::ROUTINE) {
         return Stay::ReadOnlyTransaction;
     }
-    if !is_plain(facts) {
+    if !is_plain(facts, kept) {
         return Stay::Refuse("the transaction runs on a reader, and the statement would keep the session there");
     }
     match facts.class {
@@ -126,9 +143,10 @@ mod tests {
     use crate::router::rules::StatementKind;
     use proptest::prelude::*;
 
-    const READ_ONLY: Kept = Kept { in_transaction: true, read_only: true, lasting_pin: false };
-    const MOMENTARY: Kept = Kept { in_transaction: false, read_only: false, lasting_pin: false };
-    const LASTING: Kept = Kept { in_transaction: false, read_only: false, lasting_pin: true };
+    const READ_ONLY: Kept = Kept { in_transaction: true, read_only: true, lasting_pin: false, variables_follow: true };
+    const MOMENTARY: Kept =
+        Kept { in_transaction: false, read_only: false, lasting_pin: false, variables_follow: true };
+    const LASTING: Kept = Kept { in_transaction: false, read_only: false, lasting_pin: true, variables_follow: true };
 
     fn on(kept: &Kept, sql: &str) -> Stay {
         stay(&facts(sql), kept)
@@ -244,9 +262,10 @@ mod tests {
             in_transaction: bool,
             read_only: bool,
             lasting_pin: bool,
+            variables_follow: bool,
         ) {
             let facts = facts(&sql);
-            let kept = Kept { in_transaction, read_only, lasting_pin };
+            let kept = Kept { in_transaction, read_only, lasting_pin, variables_follow };
             let decided = stay(&facts, &kept);
             let empty = facts.statements == StatementCount::Empty;
             if decided == Stay::Here {
@@ -254,13 +273,16 @@ mod tests {
                 prop_assert!(empty || facts.statements == StatementCount::One, "{sql}");
                 prop_assert!(!matches!(facts.class, StatementClass::Write | StatementClass::Ddl | StatementClass::Call), "{sql}");
                 prop_assert!(!facts.locking_read && !facts.effects.intersects(Effects::ROUTINE | Effects::UNKNOWN), "{sql}");
-                prop_assert!(!effects::foreseen(&facts).is_lasting(), "{sql}");
+                let mut pins = effects::foreseen(&facts);
+                prop_assert!(variables_follow || !pins.is_lasting(), "{sql}");
+                pins.remove(PinReason::UserVariables);
+                prop_assert!(!pins.is_lasting(), "{sql}");
                 let begins = matches!(facts.txn, TransactionControl::Begin { .. });
                 prop_assert!(!begins || kind::of(&facts) == StatementKind::ReadOnlyTransaction, "{sql}");
             }
             // A transaction that belay can't end for nothing is never left.
             if decided == Stay::Leave {
-                prop_assert!(!lasting_pin || in_transaction, "{sql}");
+                prop_assert!(!lasting_pin, "{sql}");
                 prop_assert!(!in_transaction || read_only, "{sql}");
             }
         }

@@ -89,7 +89,7 @@ impl World {
             holds: AtomicUsize::new(0),
             hold_turns: Arc::new(tokio::sync::Semaphore::new(1)),
             gtids_reported: std::sync::atomic::AtomicBool::new(false),
-            hidden_code: Default::default(),
+            hidden_code: belay::proxy::hidden_code::HiddenCode::new(1),
             config: Arc::new(config),
         });
         let world = World { cx, node, publisher };
