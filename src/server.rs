@@ -306,9 +306,7 @@ fn count(cx: &Context, gate: &Gate, now: Instant, cluster: &ClusterHandle) {
         }
         // A node that fell silent says nothing on the connections that wait for it.
         let target = handle.running().target;
-        if let Some(target) = target
-            && snapshot.node(target.node).is_some_and(|v| matches!(v.state, NodeState::Down { .. }))
-        {
+        if target.is_some_and(|target| snapshot.is_down(target.node)) {
             handle.signal(wake::NODE_LOST);
         }
     }

@@ -506,3 +506,31 @@ fn an_answer_that_was_cut_ends_in_an_error_or_with_the_connection() -> Result<()
     assert!(in_place > 0, "no answer was cut between rows");
     Ok(())
 }
+
+#[test]
+fn a_loss_that_is_told_late_is_not_laid_at_the_next_node() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let cluster = shared::galera()?;
+    let stage = Stage::galera(&cluster, |o| o)?;
+    let mut wire = stage.client()?;
+    // Long enough that a session which is told of a loss is told before the answer.
+    let read = "SELECT SLEEP(0.7), CAST(40 + 2 AS CHAR)";
+    let writer = stage.writer()?;
+    // The node's probes fall silent; a little later the read's connection breaks. While the session waits for a probe that began after that, the
+    // node is found to be down, and all who have a server session there are told so, this session too.
+    let fired = writer.fired();
+    for _ in 0..8 {
+        writer.arm(Fault::before(Point::Request, "SHOW GLOBAL STATUS WHERE"), Act::Silence);
+    }
+    writer.arm(Fault::before(Point::Answer, read), Act::Reset);
+    writer.wait_fired(fired + 1, Duration::from_secs(10))?;
+    let said = wire.query(read);
+    writer.disarm();
+    writer.revive()?;
+    let row = said.map_err(|e| format!("the read that ran again was cut off: {e}"))?.rows().texts();
+    assert_eq!(row, [["0", "42"]]);
+    assert_eq!(stage.masked("read_again")?, 1.0);
+    Ok(())
+}

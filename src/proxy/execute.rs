@@ -384,7 +384,7 @@ impl ClientSession {
                         return Exchange::ClientGone;
                     }
                     self.draining |= signals & signal::DRAIN != 0;
-                    if signals & signal::NODE_LOST != 0 {
+                    if signals & signal::NODE_LOST != 0 && self.cx.cluster.load().is_down(lease.node) {
                         self.cut = way.cut(&relay);
                         return Exchange::ServerLost { answer_begun: way.begun };
                     }

@@ -29,7 +29,8 @@ pub mod signal {
     pub const KILLED: u8 = 1;
     /// belay drains.
     pub const DRAIN: u8 = 2;
-    /// The node the session runs on is held to be lost although its connection is silent.
+    /// The node the session ran on is held to be lost although its connection is silent. The session may be on another one by the time it hears of
+    /// it: whether its node is down is for it to look up.
     pub const NODE_LOST: u8 = 4;
     /// The session has idled for longer than it may.
     pub const IDLE_TOO_LONG: u8 = 8;

@@ -185,7 +185,9 @@ impl ClientSession {
         if signals & signal::PIN_EXPIRED != 0 {
             self.expire_momentary_pins();
         }
-        if signals & signal::NODE_LOST != 0 && self.lease.is_some() {
+        if signals & signal::NODE_LOST != 0
+            && self.lease.as_ref().is_some_and(|lease| self.cx.cluster.load().is_down(lease.node))
+        {
             self.server_lost_while_idle();
         }
         Flow::Continue

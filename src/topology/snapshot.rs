@@ -104,6 +104,11 @@ impl ClusterSnapshot {
         self.nodes.get(id.index())
     }
 
+    /// Whether this node is held to be lost.
+    pub fn is_down(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|view| matches!(view.state, NodeState::Down { .. }))
+    }
+
     /// The writer's view.
     pub fn writer_node(&self) -> Option<&NodeView> {
         self.writer.and_then(|id| self.node(id))

@@ -116,6 +116,7 @@ async fn a_node_that_is_held_to_be_lost_ends_the_wait_for_it() {
     let mut client = world.client().await;
     client.send_sql("DO 'hang'").await;
     world.until("it runs", |w| w.node.said_by("DO 'hang'").is_some()).await;
+    world.node_is(belay::topology::NodeState::down("it is silent"));
     world.cx.registry.list(9).iter().for_each(|handle| handle.signal(signal::NODE_LOST));
     assert!(matches!(client.reply().await, Reply::Error(1105, _, 0)));
     world.node_is(belay::topology::NodeState::not_ready("a moment"));
