@@ -136,7 +136,7 @@ fn a_frozen_writer_is_left_within_the_limits() -> Result<()> {
     cluster.node_mut(first)?.thaw()?;
     assert_ne!(served?, first);
     assert_ne!(fresh?, first);
-    cluster.wait_synced(first, Duration::from_secs(60))?;
+    cluster.wait_whole(Duration::from_secs(60))?;
     belay.assert_healthy()
 }
 

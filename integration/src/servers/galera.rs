@@ -150,6 +150,16 @@ impl Galera {
         Ok(position.map(|p| p.trim().split(',').next().unwrap_or_default().to_owned()).filter(|p| !p.is_empty()))
     }
 
+    /// Waits until all nodes are synced and see each other. One that was frozen says for a while after that it is, before it learns that the others
+    /// went on without it.
+    pub fn wait_whole(&self, limit: Duration) -> Result<()> {
+        let size = self.nodes.len().to_string();
+        let is_in =
+            |address: &String| is_synced(address) && status(address, "wsrep_cluster_size").as_ref() == Some(&size);
+        let addresses = self.addresses();
+        wait_for("a cluster without gaps", limit, || addresses.iter().all(is_in).then_some(()))
+    }
+
     /// Waits until node `i` is synced and in the primary component.
     pub fn wait_synced(&mut self, i: usize, limit: Duration) -> Result<()> {
         let node = self.node_mut(i)?;
@@ -168,14 +178,14 @@ impl Galera {
 
 /// Whether the node at `address` says it is synced.
 pub fn is_synced(address: &str) -> bool {
-    let state = || {
-        let mut wire = super::admin_connection(address).ok()?;
-        wire.value(
-            "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_local_state'",
-        )
+    status(address, "wsrep_local_state").as_deref() == Some("4")
+}
+
+/// A status variable of the node at `address`; `None` if it does not answer.
+fn status(address: &str, name: &str) -> Option<String> {
+    let mut wire = super::admin_connection(address).ok()?;
+    wire.value(&format!("SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = '{name}'"))
         .ok()?
-    };
-    state().as_deref() == Some("4")
 }
 
 fn provider() -> Result<PathBuf> {
