@@ -25,6 +25,9 @@ const SESSION_ONLY: Effects = Effects::SYSTEM_VARIABLE_SET
     .union(Effects::ROLE)
     .union(Effects::SCHEMA);
 
+/// What PREPARE and DEALLOCATE PREPARE do.
+const NAMES: Effects = Effects::TEXT_PREPARE.union(Effects::TEXT_DEALLOCATE).union(Effects::USER_VARIABLE_READ);
+
 /// Judges a statement. What views hide is out of sight here: see the caller's second look at the node's views.
 pub fn statement(facts: &Facts) -> Statement {
     if facts.side_effect_free_read {
@@ -44,6 +47,8 @@ pub fn statement(facts: &Facts) -> Statement {
         }
         TransactionControl::None if facts.implicit_commit => Statement::MayCommit,
         TransactionControl::None => match facts.verb {
+            // The names were lost with the server session.
+            Verb::Prepare | Verb::Deallocate if NAMES.contains(facts.effects) => Statement::Repeatable,
             Verb::Set | Verb::Use if SESSION_ONLY.contains(facts.effects) && !facts.locking_read => {
                 Statement::Repeatable
             }

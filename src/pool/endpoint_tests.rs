@@ -60,6 +60,7 @@ fn session(serial: u64, behaves: u8, in_state: u8) -> (Box<ServerSession>, UnixS
         unread_insert_id: None,
         last_insert_id: Some(0),
         prepared: ServerStatements::new(8),
+        text_statements: Default::default(),
         opened_at: now,
         idle_since: now,
     };

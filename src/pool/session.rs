@@ -6,6 +6,7 @@ use crate::pool::prepared::ServerStatements;
 use crate::pool::server_conn::ServerConn;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::session::state::SessionState;
+use crate::session::text_statement::TextStatements;
 use crate::topology::NodeId;
 
 /// The capabilities that change how a server session behaves, so that one client's session can't serve another that chose otherwise.
@@ -49,6 +50,9 @@ pub struct ServerSession {
     pub last_insert_id: Option<u64>,
     /// Prepared statements on it.
     pub prepared: ServerStatements,
+    /// Statements on it that clients have prepared under names of their own. Where a name is held is all that is known for certain: a pinned client may
+    /// have done more, and its server session is made clean before anybody else gets it.
+    pub text_statements: TextStatements,
     /// Nobody has used it yet.
     pub fresh: bool,
     /// When it was opened.

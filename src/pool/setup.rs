@@ -84,6 +84,7 @@ pub async fn prepare(
         unread_insert_id: None,
         last_insert_id: Some(0),
         prepared: ServerStatements::new(prepared_statements_max),
+        text_statements: crate::session::text_statement::TextStatements::default(),
         fresh: true,
         opened_at: now,
         idle_since: now,

@@ -66,6 +66,9 @@ impl ClientSession {
         let mut pins = effects::after(self.pins, facts, &reported);
         self.apply_user_variables(facts, report, &mut pins);
         self.apply_role(facts, report, &mut pins);
+        if self.follows_name && !self.pins.contains(PinReason::TextPrepare) {
+            pins.remove(PinReason::TextPrepare);
+        }
         if facts.effects.contains(Effects::SEQUENCE_WRITE) {
             self.sequence_here = true;
         }

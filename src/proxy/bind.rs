@@ -100,6 +100,9 @@ impl ClientSession {
         if self.can_follow_role(facts) {
             foreseen.remove(PinReason::Role);
         }
+        if self.follows_name {
+            foreseen.remove(PinReason::TextPrepare);
+        }
         if !foreseen.is_lasting() || self.pins.is_lasting() {
             return Ok(());
         }

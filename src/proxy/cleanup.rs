@@ -69,6 +69,7 @@ pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
     session.state = SessionState::new(cx.pool.intern(baseline), charsets, schema);
     session.state.set_login_role(login_role, role);
     session.prepared.clear();
+    session.text_statements.clear();
     session.last_use = None;
     session.last_insert_id = Some(0);
     if let Some(owner) = session.unread_insert_id.take() {

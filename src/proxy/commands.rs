@@ -101,6 +101,8 @@ impl ClientSession {
     pub(super) fn start_over(&mut self) {
         self.transaction = Transaction::Idle;
         self.statements.clear();
+        self.text_statements.clear();
+        self.names_uncertain = false;
         self.row_count = 0;
         self.found_rows = Some(0);
         self.found_rows_here = false;

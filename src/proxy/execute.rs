@@ -20,6 +20,7 @@ use crate::proxy::report::Report;
 use crate::proxy::send::{self, FileEnd, Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Execution;
+use crate::proxy::text_statements::{self, TextNeed};
 use crate::proxy::wire::{self, RequestHead, ServerRead};
 use crate::session::pins::PinReason;
 use crate::sql::{Facts, StatementCount, TransactionControl};
@@ -99,6 +100,8 @@ impl ClientSession {
             self.statement += 1;
         }
         self.named = None;
+        self.text_need = TextNeed::Nothing;
+        self.follows_name = false;
         match command {
             Some(Command::Query) => self.query(head).await,
             Some(Command::StmtExecute) => self.stmt_execute(head).await,
@@ -159,7 +162,7 @@ impl ClientSession {
     }
 
     async fn query(&mut self, head: RequestHead) -> Flow {
-        let facts = self.read_statement(head);
+        let mut facts = self.read_statement(head);
         self.cx.measure.statement(facts.class);
         if let Some(kill) = facts.kill.filter(|_| facts.statements == StatementCount::One) {
             return Box::pin(self.kill(head, kill)).await;
@@ -173,6 +176,17 @@ impl ClientSession {
         self.sets_untracked = self.sets_untracked_variable(sql, &facts);
         self.pending_collation = collation_of(sql, &facts);
         self.named = crate::session::user_variables::named(sql, &facts);
+        let effects = facts.effects;
+        let names = if text_statements::need_of(&facts) == TextNeed::Nothing {
+            None
+        } else {
+            let end = head.header.frame_len().min(self.io.read_buf.len());
+            let sql = Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default());
+            match self.about_names(&sql, &mut facts) {
+                Ok(names) => names,
+                Err(error) => return self.refuse(head, error).await,
+            }
+        };
         let request = Request {
             head,
             rewritten: None,
@@ -182,7 +196,11 @@ impl ClientSession {
             kind: Kind::Text,
             stateless: false,
         };
-        match self.serve(request).await {
+        let served = self.serve(request).await;
+        if let (Some(names), Served::Answered(report)) = (names, &served) {
+            self.names_used(names, effects, report);
+        }
+        match served {
             Served::Answered(report) if release && report.error.is_none() => {
                 // The server closes after COMMIT RELEASE, and so does belay.
                 if let Some(lease) = self.lease.take() {

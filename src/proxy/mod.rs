@@ -26,6 +26,7 @@ mod send;
 pub mod session;
 mod start;
 mod statements;
+mod text_statements;
 pub mod view;
 mod volatile;
 mod wire;

@@ -22,7 +22,7 @@ use crate::session::plan::{ReplayPlan, Unreachable};
 use crate::session::state::SessionState;
 
 /// What an entry is for. An error has the consequence that is named here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Reads the LAST_INSERT_ID() that another client left here. An error: its value is lost to that client, and nothing else is.
     InsertIdOf(u32),
@@ -34,6 +34,19 @@ pub(super) enum Purpose {
     Lent(&'static str),
     /// Prepares a statement of the client's. An error is the client's; the server session is as good as before.
     Prepare,
+    /// Prepares a statement under a name of the client's. An error is the client's, if it asks for that one.
+    PrepareName(Arc<str>),
+    /// Deallocates a name of somebody else's. It is gone, whatever the answer.
+    ForgetName(Arc<str>),
+}
+
+/// What a flight brought for the client.
+#[derive(Default)]
+struct Flown {
+    /// The answer to [`Purpose::Prepare`].
+    prepared: Option<Answer>,
+    /// An error that takes the place of the client's statement.
+    told: Option<ErrorReply>,
 }
 
 /// One statement of the flight.
@@ -75,12 +88,14 @@ impl ClientSession {
             Some(id) => self.find_prepared(id)?,
             None => None,
         };
-        if equal && missing.is_none() {
+        let names = self.name_entries()?;
+        if equal && missing.is_none() && names.is_empty() {
             return Ok(());
         }
         let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let entries = entries_of(&plan, unread, set_option, clear_diagnostics).and_then(|mut entries| {
             entries.extend(missing.as_ref().map_or(Ok(Vec::new()), |missing| preparing(&self.state, missing))?);
+            entries.extend(names);
             Ok(entries)
         });
         let entries = match entries {
@@ -90,7 +105,7 @@ impl ClientSession {
                 return Err(BindEnd::Refused(errors::replay_impossible(&self.cx.node_name(lease.node), &name)));
             }
         };
-        let prepared = Box::pin(self.fly(entries, &plan)).await?;
+        let flown = Box::pin(self.fly(entries, &plan)).await?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         lease.state.become_like(&self.state);
         lease.behaviour.set(Capabilities::MULTI_STATEMENTS, multi);
@@ -98,7 +113,8 @@ impl ClientSession {
             lease.last_insert_id = Some(id);
         }
         self.cx.measure.replayed(&plan);
-        match (missing, prepared) {
+        match (missing, flown.prepared) {
+            _ if flown.told.is_some() => Err(self.told(flown.told)),
             (Some(missing), Some(answer)) => self.prepared_there(missing, answer),
             _ => Ok(()),
         }
@@ -119,7 +135,7 @@ impl ClientSession {
     }
 
     /// Sends the entries in one write and takes every answer for what it means; that of a PREPARE is handed on.
-    async fn fly(&mut self, entries: Vec<Entry>, plan: &ReplayPlan) -> Result<Option<Answer>, BindEnd> {
+    async fn fly(&mut self, entries: Vec<Entry>, plan: &ReplayPlan) -> Result<Flown, BindEnd> {
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let mut closes = BytesMut::new();
         lease.prepared.write_closes(&mut closes);
@@ -132,11 +148,18 @@ impl ClientSession {
                 return Err(BindEnd::Lost(Stage::Replay));
             }
         };
-        let (mut refusal, mut prepared) = (None, None);
+        let (mut refusal, mut flown) = (None, Flown::default());
         for (purpose, answer) in purposes.into_iter().zip(answers) {
-            if purpose == Purpose::Prepare {
-                prepared = Some(answer);
-                continue;
+            match &purpose {
+                Purpose::Prepare => {
+                    flown.prepared = Some(answer);
+                    continue;
+                }
+                Purpose::PrepareName(name) => {
+                    flown.told = flown.told.or(self.name_prepared(name, answer.error));
+                    continue;
+                }
+                _ => {}
             }
             if matches!(purpose, Purpose::State(_))
                 && let Some((name, value)) = contradicted(plan, &answer)
@@ -149,7 +172,7 @@ impl ClientSession {
             }
         }
         match refusal {
-            None => Ok(prepared),
+            None => Ok(flown),
             // The node went out of service between the binding and now: nothing was lost with it.
             Some((_, error)) if self.is_node_not_ready(&error) => Err(BindEnd::Lost(Stage::Replay)),
             Some((part, error)) => Err(BindEnd::Refused(self.half_replayed(part, &error))),
@@ -168,12 +191,24 @@ impl ClientSession {
                 None
             }
             Purpose::State(part) | Purpose::Lent(part) => answer.error.map(|error| (part, error)),
-            Purpose::Prepare => None,
+            Purpose::ForgetName(name) => {
+                self.lease.as_mut()?.text_statements.remove(&name);
+                None
+            }
+            Purpose::Prepare | Purpose::PrepareName(_) => None,
             Purpose::Diagnostics => answer.error.map(|error| ("diagnostics", error)),
         }
     }
 
-    fn is_node_not_ready(&self, error: &ErrorReply) -> bool {
+    /// An error of a PREPARE, as the end of a binding.
+    fn told(&self, error: Option<ErrorReply>) -> BindEnd {
+        match error {
+            Some(error) if !self.is_node_not_ready(&error) => BindEnd::Refused(error),
+            _ => BindEnd::Lost(Stage::Replay),
+        }
+    }
+
+    pub(super) fn is_node_not_ready(&self, error: &ErrorReply) -> bool {
         let flavor = self.lease.as_ref().map(|l| l.conn.flavor);
         flavor.is_some_and(|flavor| failover::meaning(flavor, error) == failover::Meaning::NotReady)
     }
@@ -237,7 +272,7 @@ fn preparing(state: &SessionState, missing: &Missing) -> Result<Vec<Entry>, Arc<
 }
 
 /// What leads from one state to the other. That a schema can't be given up was seen to before.
-fn lent(want: &SessionState, have: &SessionState) -> Result<Vec<Entry>, Arc<str>> {
+pub(super) fn lent(want: &SessionState, have: &SessionState) -> Result<Vec<Entry>, Arc<str>> {
     let plan = ReplayPlan::between(want, have).unwrap_or_default();
     let mut entries = Vec::with_capacity(2);
     if let Some(schema) = &plan.schema {

@@ -32,10 +32,12 @@ use crate::proxy::reader::Readers;
 use crate::proxy::registry::{SessionHandle, signal};
 use crate::proxy::relay::{Cut, consume};
 use crate::proxy::send::Sending;
+use crate::proxy::text_statements::TextNeed;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, ParseState, SessionState};
 use crate::session::statement::ClientStatements;
+use crate::session::text_statement::TextStatements;
 use crate::session::transaction::Transaction;
 use crate::session::user_variables::Named;
 use crate::sql::Flavor as LexFlavor;
@@ -115,6 +117,14 @@ pub struct ClientSession {
     pub(super) execution_text: Option<Bytes>,
     /// The bound server session's id of the prepared statement being executed.
     pub(super) server_statement: Option<u32>,
+    /// Statements prepared by text, under the client's names.
+    pub(super) text_statements: TextStatements,
+    /// Which of these names the statement being served needs on its server session.
+    pub(super) text_need: TextNeed,
+    /// The statement being served prepares one that is followed.
+    pub(super) follows_name: bool,
+    /// Code that belay does not read may have changed names on the bound server session, which is pinned.
+    pub(super) names_uncertain: bool,
     /// What the statement prepared last was understood by: most are understood by the same.
     pub(super) parsed: Option<Arc<ParseState>>,
     /// The last statement that touched data, and where; a node that follows must have all of it.
@@ -285,6 +295,11 @@ impl ClientSession {
         };
         self.cx.measure.pins_changed(self.pins, pins, since.map_or(Duration::ZERO, |s| now.duration_since(s)));
         self.pins = pins;
+        if self.names_uncertain && !pins.is_lasting() {
+            // The server session that knew them is gone.
+            self.names_uncertain = false;
+            self.text_statements.clear();
+        }
         if let Some(endpoint) = self.lease.as_ref().and_then(|l| l.endpoint()) {
             // What belay is about to read takes nobody's place.
             endpoint.set_pins(self.handle.id, pins.without_unread());

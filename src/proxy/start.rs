@@ -28,10 +28,12 @@ use crate::proxy::registry::SessionHandle;
 use crate::proxy::relay::Cut;
 use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::text_statements::TextNeed;
 use crate::session::baseline::Baseline;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
+use crate::session::text_statement::TextStatements;
 use crate::session::transaction::Transaction;
 use crate::topology::{NodeId, NodeView};
 
@@ -98,6 +100,10 @@ impl ClientSession {
             execution_text: None,
             server_statement: None,
             parsed: None,
+            text_statements: TextStatements::default(),
+            text_need: TextNeed::Nothing,
+            names_uncertain: false,
+            follows_name: false,
             seen: None,
             writer_epoch: 0,
             wrote: false,

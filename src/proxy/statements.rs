@@ -19,6 +19,7 @@ use crate::proxy::errors;
 use crate::proxy::execute::{Kind, Request, Served, collation_of, command_packet, text_of};
 use crate::proxy::send::{Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::text_statements::need_of;
 use crate::proxy::wire::RequestHead;
 use crate::router::StatementKind;
 use crate::session::pins::PinReason;
@@ -131,7 +132,7 @@ impl ClientSession {
     }
 
     /// What a statement that is prepared now is understood by.
-    fn parse_state(&mut self) -> Arc<ParseState> {
+    pub(super) fn parse_state(&mut self) -> Arc<ParseState> {
         let now = self.state.parse_fingerprint();
         match &self.parsed {
             Some(parsed) if parsed.fingerprint() == now => Arc::clone(parsed),
@@ -189,6 +190,7 @@ impl ClientSession {
         self.sets_untracked = statement.sets_untracked;
         self.pending_collation = statement.collation.clone();
         self.named = statement.named.clone();
+        self.text_need = need_of(&facts);
         self.cx.measure.statement(facts.class);
         let request = Request {
             head,
@@ -328,18 +330,17 @@ impl ClientSession {
             }
             // A PREPARE comes in between, and what the server knew of the last statement is gone with it.
             if lease.last_use.take().is_none() {
-                let parsed = self.parsed_here(&statement)?;
+                let parsed = self.parsed_here(&statement.parsed, &statement.sql)?;
                 return Ok(Some(Missing { key, parsed, params: statement.params }));
             }
         }
     }
 
     /// What the statement is understood by, as far as the bound server session can be brought to it.
-    fn parsed_here(&self, statement: &ClientStatement) -> Result<Arc<ParseState>, BindEnd> {
-        let parsed = &statement.parsed;
+    pub(super) fn parsed_here(&self, parsed: &Arc<ParseState>, sql: &[u8]) -> Result<Arc<ParseState>, BindEnd> {
         match (parsed.schema(), self.state.schema()) {
             // A schema can't be given up. Without one no table is named but with its own; what is left are the functions that name the schema.
-            (None, Some(now)) if !names_schema(&statement.sql) => Ok(Arc::new(parsed.with_schema(Some(now.clone())))),
+            (None, Some(now)) if !names_schema(sql) => Ok(Arc::new(parsed.with_schema(Some(now.clone())))),
             (None, Some(_)) => {
                 Err(BindEnd::Refused(errors::value_lost("the missing default schema of a prepared statement")))
             }
@@ -352,7 +353,9 @@ impl ClientSession {
     /// The answer to the PREPARE.
     pub(super) fn prepared_there(&mut self, missing: Missing, answer: Answer) -> Result<(), BindEnd> {
         if let Some(error) = answer.error {
-            return Err(BindEnd::Refused(error));
+            // The node goes out of service: nothing was lost with it.
+            let lost = self.is_node_not_ready(&error);
+            return Err(if lost { BindEnd::Lost(Stage::Replay) } else { BindEnd::Refused(error) });
         }
         let (Some(made), Some(lease)) = (answer.prepared, &mut self.lease) else {
             return Err(BindEnd::Lost(Stage::Replay));

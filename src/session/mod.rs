@@ -9,5 +9,6 @@ pub mod pins;
 pub mod plan;
 pub mod state;
 pub mod statement;
+pub mod text_statement;
 pub mod transaction;
 pub mod user_variables;
