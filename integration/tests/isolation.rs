@@ -201,6 +201,39 @@ fn open_transactions_are_not_shared_and_end_with_their_client() -> Result<()> {
     stage.belay.assert_healthy()
 }
 
+/// MariaDB breaks a session that is reset on top of a prepared XA transaction: InnoDB refuses its writes from then on, and the locks of the
+/// transaction stay after another session has rolled it back.
+#[test]
+fn a_prepared_xa_transaction_of_a_client_that_left() -> Result<()> {
+    let mut stage = Stage::new(1)?;
+    let mut admin = stage.server.admin()?;
+    admin.query("CREATE TABLE test.xa_left (id INT PRIMARY KEY)")?;
+    for says_reset in [false, true] {
+        let mut a = stage.client(APP)?;
+        for sql in ["XA START 'left'", "INSERT INTO xa_left VALUES (1)", "XA END 'left'", "XA PREPARE 'left'"] {
+            a.query(sql)?;
+        }
+        if says_reset {
+            a.command(0x1f, b"")?;
+        } else {
+            drop(a);
+        }
+        // It can be rolled back once its session has let go of it. MariaDB answers 1402 if it has done so itself.
+        belay_integration::process::wait_for("the end of it", std::time::Duration::from_secs(20), || {
+            match admin.query("XA ROLLBACK 'left'") {
+                Ok(_) => Some(()),
+                Err(error) => (error.code() == 1402).then_some(()),
+            }
+        })?;
+        let mut b = stage.client(APP)?;
+        b.query("SET innodb_lock_wait_timeout = 5")?;
+        b.query("INSERT INTO xa_left VALUES (1)")?;
+        b.query("DELETE FROM xa_left")?;
+    }
+    admin.query("DROP TABLE test.xa_left")?;
+    stage.belay.assert_healthy()
+}
+
 #[test]
 fn a_global_change_reaches_new_logins_only() -> Result<()> {
     let mut stage = Stage::new(2)?;

@@ -34,6 +34,9 @@ impl ClientSession {
         }
         if self.another_is_better() {
             self.end_now();
+        } else if self.pins.contains(PinReason::Xa) {
+            // MariaDB breaks a session that is reset on top of a prepared XA transaction: it stays this client's, and is closed after it.
+            kept.insert(PinReason::Xa);
         }
         loop {
             let lease = match self.lease.take() {
@@ -51,6 +54,7 @@ impl ClientSession {
             self.unbound_from(&lease);
             let Some(lease) = cleanup::reset(&self.cx, lease).await else {
                 let role_lost = kept.remove(PinReason::Role) || role_unread;
+                kept.remove(PinReason::Xa);
                 if role_lost && !dedicated {
                     self.start_over();
                     return self.reply_error(&errors::state_lost(&self.cx.node_name(node), "role")).await;

@@ -175,12 +175,14 @@ impl Pins {
     }
 
     /// Whether the server session can't be made clean by COM_RESET_CONNECTION: MariaDB keeps the active role and the recorded profiles (with
-    /// the texts of statements) through it.
+    /// the texts of statements) through it, and a reset on top of a prepared XA transaction breaks the session: InnoDB refuses its writes from then
+    /// on (error 1031), and keeps the locks of the transaction even after another session has rolled it back.
     pub fn survives_reset(self) -> bool {
-        const HIDING: [PinReason; 6] = [
+        const HIDING: [PinReason; 7] = [
             PinReason::Role,
             PinReason::Profiling,
-            // What these ran may have been SET ROLE.
+            PinReason::Xa,
+            // What these ran may have been SET ROLE or XA.
             PinReason::TextPrepare,
             PinReason::UnseenCode,
             PinReason::UnreadStatement,
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_hide_a_role_is_not_trusted_to_a_reset() {
+    fn what_a_reset_does_not_take_away_is_not_trusted_to_it() {
         for reason in REASONS {
             let mut pins = Pins::NONE;
             pins.insert(reason);
@@ -232,6 +234,7 @@ mod tests {
                 reason,
                 PinReason::Role
                     | PinReason::Profiling
+                    | PinReason::Xa
                     | PinReason::TextPrepare
                     | PinReason::UnseenCode
                     | PinReason::UnreadStatement
