@@ -89,6 +89,7 @@ async fn run(config: Arc<Config>, rules: Arc<RuleSet>) -> Result<(), ServeError>
     let metrics = Metrics::new(
         config.nodes.iter().map(|n| n.name.as_deref().unwrap_or(&n.address)),
         &measure::pin_labels(),
+        &measure::rule_labels(&rules),
         env!("CARGO_PKG_VERSION"),
     );
     let vault = Arc::new(new_vault()?);

@@ -124,7 +124,8 @@ fn reads_go_to_readers_and_everything_else_to_the_writer() -> Result<()> {
             "SELECT SQL_CALC_FOUND_ROWS @@port FROM routed LIMIT 1",
             "SET STATEMENT max_statement_time = 5 FOR SELECT @@port",
         ] {
-            assert_eq!(wire.text(sql)?, ports.writer(), "{sql}");
+            // Some of them pin.
+            assert_eq!(client(&belay)?.text(sql)?, ports.writer(), "{sql}");
         }
         // Writes, and what they leave behind, are on the writer.
         let mut direct_writer =
@@ -146,7 +147,9 @@ fn reads_go_to_readers_and_everything_else_to_the_writer() -> Result<()> {
         let shown = belay.admin_get(&format!("/sessions/{}", wire.connection_id))?.1;
         assert!(shown.contains("rule 'reads'"), "{shown}");
         let metrics = belay.metrics()?;
-        assert!(metrics.sum("belay_routes_total", &["to=\"reader\""]) >= 20.0);
+        assert!(metrics.sum("belay_routes_total", &["to=\"reader\"", "rule=\"reads\"", "why=\"rule\""]) >= 20.0);
+        // In a transaction and under a pin the session keeps its server session, and nothing is to be decided.
+        assert!(metrics.sum("belay_routes_total", &["to=\"writer_instead\"", "why=\"autocommit\""]) >= 1.0);
         belay.assert_healthy()?;
     }
     Ok(())

@@ -195,7 +195,7 @@ mod tests {
 
     fn context(token: Option<&str>) -> AdminContext {
         AdminContext {
-            metrics: Metrics::new(["n1"], &[], "0.0.0"),
+            metrics: Metrics::new(["n1"], &[], &[], "0.0.0"),
             readiness: Box::new(|| Err("no writer".into())),
             sessions: Arc::new(Two),
             token: token.map(|t| Secret::new(t.into())),

@@ -132,6 +132,25 @@ labels! {
         /// The writer, although a rule would have sent it to a reader.
         WriterInstead = "writer_instead",
     }
+    /// What spoke against the reader that a rule wanted.
+    RouteAgainst {
+        /// A transaction is open.
+        Transaction = "transaction",
+        /// `autocommit` is off.
+        Autocommit = "autocommit",
+        /// The session is pinned.
+        Pinned = "pinned",
+        /// The isolation level is SERIALIZABLE.
+        Serializable = "serializable",
+        /// Only the last statement's server session knows the answer.
+        LastStatement = "last_statement",
+        /// A reader was behind a moment ago.
+        Behind = "behind",
+        /// No reader serves, or is near enough, or can be proven to have what the session has seen.
+        NoReader = "no_reader",
+        /// It may run code that its text does not show.
+        HiddenCode = "hidden_code",
+    }
     /// What was replayed.
     ReplayItem {
         /// System variables.

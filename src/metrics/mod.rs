@@ -15,8 +15,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 
 pub use histogram::Histogram;
 pub use labels::{
-    BindKind, ClientState, DialResult, KillResult, Label, Masked, ProbeResult, Refusal, ReplayItem, RouteTo,
-    ServerState, StatementClass,
+    BindKind, ClientState, DialResult, KillResult, Label, Masked, ProbeResult, Refusal, ReplayItem, RouteAgainst,
+    RouteTo, ServerState, StatementClass,
 };
 
 use crate::error::{Side, Stage};
@@ -108,6 +108,14 @@ pub struct PinMetrics {
     pub seconds: Counter,
 }
 
+/// What is counted of the statements that one rule decides on.
+pub struct RouteMetrics {
+    /// It was done as the rule says.
+    pub done: Counter,
+    /// The writer served them instead of a reader, by what spoke against that.
+    pub instead: Counters<RouteAgainst>,
+}
+
 /// Every handle, made once at start.
 pub struct Metrics {
     handle: PrometheusHandle,
@@ -127,8 +135,10 @@ pub struct Metrics {
     pub pool_wait: Histogram,
     /// Server sessions given to clients.
     pub binds: Counters<BindKind>,
-    /// Statements that were given a node.
-    pub routes: Counters<RouteTo>,
+    /// Statements that were given a node, by the index of the rule that decided.
+    pub routes: Box<[RouteMetrics]>,
+    /// Statements that were given to the writer because no rule matches them.
+    pub unruled: Counter,
     /// What was replayed.
     pub replay_items: Counters<ReplayItem>,
     /// By the index of the pin reason in the list that was given to [`Metrics::new`].
@@ -223,15 +233,39 @@ impl Maker {
         }
     }
 
+    fn route_labels(to: RouteTo, rule: &str, why: &str) -> [(&'static str, String); 3] {
+        [("to", to.text().to_owned()), ("rule", rule.to_owned()), ("why", why.to_owned())]
+    }
+
+    fn route(&self, rule: &str, to: RouteTo) -> RouteMetrics {
+        let instead = match to {
+            RouteTo::Reader => {
+                let against = |why: &RouteAgainst| Self::route_labels(RouteTo::WriterInstead, rule, why.text());
+                RouteAgainst::ALL.iter().map(|why| self.counter(names::ROUTES_TOTAL, &against(why))).collect()
+            }
+            RouteTo::Writer | RouteTo::WriterInstead => Box::default(),
+        };
+        RouteMetrics {
+            done: self.counter(names::ROUTES_TOTAL, &Self::route_labels(to, rule, "rule")),
+            instead: Counters { handles: instead, label: std::marker::PhantomData },
+        }
+    }
+
     fn errors(&self, side: Side) -> Counters<Stage> {
         self.counters(names::ERRORS_TOTAL, &[("side", side.label().to_owned())], "stage")
     }
 }
 
 impl Metrics {
-    /// All handles, for these nodes (names, in the order of the configuration) and these reasons of pins. The recorder is this
+    /// All handles, for these nodes (names, in the order of the configuration) and these reasons of pins, and these rules with where they send
+    /// statements. The recorder is this
     /// value's own, not the process's: several can live side by side.
-    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a str>, pin_reasons: &[&str], version: &str) -> Arc<Metrics> {
+    pub fn new<'a>(
+        nodes: impl IntoIterator<Item = &'a str>,
+        pin_reasons: &[&str],
+        rules: &[(&str, RouteTo)],
+        version: &str,
+    ) -> Arc<Metrics> {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         for d in names::ALL {
@@ -255,7 +289,8 @@ impl Metrics {
             added_time: Histogram::default(),
             pool_wait: Histogram::default(),
             binds: make.counters(names::BINDS_TOTAL, &[], "kind"),
-            routes: make.counters(names::ROUTES_TOTAL, &[], "to"),
+            routes: rules.iter().map(|(name, to)| make.route(name, *to)).collect(),
+            unruled: make.counter(names::ROUTES_TOTAL, &Maker::route_labels(RouteTo::Writer, "", "no_rule")),
             replay_items: make.counters(names::REPLAY_ITEMS_TOTAL, &[], "what"),
             pins: pin_reasons.iter().map(|r| make.pin(r)).collect(),
             nodes: nodes.into_iter().map(|n| make.node(n)).collect(),
@@ -326,7 +361,7 @@ mod tests {
 
     #[test]
     fn everything_named_is_in_the_first_scrape() {
-        let m = Metrics::new(["a\"b", "n2"], &["temporary_table", "get_lock"], "0.1.0");
+        let m = Metrics::new(["a\"b", "n2"], &["temporary_table", "get_lock"], &[("reads", RouteTo::Reader)], "0.1.0");
         let text = m.render();
         for d in names::ALL {
             assert!(text.contains(&format!("# TYPE {} ", d.name)), "{} is missing in\n{text}", d.name);
@@ -338,12 +373,14 @@ mod tests {
 
     #[test]
     fn numbers_arrive() {
-        let m = Metrics::new(["n1"], &["get_lock"], "0.1.0");
+        let m = Metrics::new(["n1"], &["get_lock"], &[("reads", RouteTo::Reader), ("rest", RouteTo::Writer)], "0.1.0");
         m.statements.increment(StatementClass::Write);
         m.error(Side::Server, Stage::Answer);
         m.client_connections.increment(ClientState::Idle);
         m.nodes[0].set_state(&NodeState::Serving);
         m.pins[0].taken.increment(2);
+        m.routes[0].instead.increment(RouteAgainst::Pinned);
+        m.routes[1].instead.increment(RouteAgainst::Pinned); // has none, and no harm is done
         m.added_time.record(Duration::from_micros(40));
         let text = m.render();
         for line in [
@@ -352,6 +389,9 @@ mod tests {
             "belay_client_connections{state=\"idle\"} 1",
             "belay_node_state{node=\"n1\",state=\"serving\"} 1",
             "belay_node_state{node=\"n1\",state=\"down\"} 0",
+            "belay_routes_total{to=\"writer_instead\",rule=\"reads\",why=\"pinned\"} 1",
+            "belay_routes_total{to=\"reader\",rule=\"reads\",why=\"rule\"} 0",
+            "belay_routes_total{to=\"writer\",rule=\"rest\",why=\"rule\"} 0",
             "belay_pins_total{reason=\"get_lock\"} 2",
             "belay_added_time_seconds_bucket{le=\"0.00005\"} 1",
             "belay_probe_seconds_count{node=\"n1\"} 0",

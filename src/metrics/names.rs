@@ -50,7 +50,7 @@ names! {
     pub const POOL_WAIT_SECONDS: &str = "belay_pool_wait_seconds", Histogram, [], "Time that statements waited for a server session.";
     pub const POOL_WAITERS: &str = "belay_pool_waiters", Gauge, ["node"], "Statements that wait for a server session now.";
     pub const BINDS_TOTAL: &str = "belay_binds_total", Counter, ["kind"], "Server sessions given to clients: same (nothing to do), equal state, replayed, fresh.";
-    pub const ROUTES_TOTAL: &str = "belay_routes_total", Counter, ["to"], "Statements that were given a node while rules are in force, by what the node serves them as.";
+    pub const ROUTES_TOTAL: &str = "belay_routes_total", Counter, ["to", "rule", "why"], "Statements that were given a node while rules are in force: what the node serves them as, by which rule, and why.";
     pub const REPLAY_ITEMS_TOTAL: &str = "belay_replay_items_total", Counter, ["what"], "What was replayed at rebinds.";
     pub const PINS_TOTAL: &str = "belay_pins_total", Counter, ["reason"], "Pins taken.";
     pub const PINNED: &str = "belay_pinned", Gauge, ["reason"], "Pins held now.";

@@ -360,7 +360,7 @@ mod tests {
             lag_max: Duration::from_secs(5),
             health: HealthLimits::default(),
         };
-        let metrics = Metrics::new(names.iter().take(n).copied(), &[], "0");
+        let metrics = Metrics::new(names.iter().take(n).copied(), &[], &[], "0");
         let connector = Arc::new(ScriptConnector(Arc::clone(&script)));
         let monitor = Monitor::start(initial, connector, settings, Arc::clone(&metrics));
         (script, monitor, metrics)

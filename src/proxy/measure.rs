@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::error::{Side, Stage};
 use crate::metrics::Metrics;
-use crate::metrics::labels::{BindKind, KillResult, Masked, ReplayItem, RouteTo, StatementClass};
-use crate::router::Place;
+use crate::metrics::labels::{BindKind, KillResult, Masked, ReplayItem, RouteAgainst, RouteTo, StatementClass};
+use crate::router::{Against, Destination, RuleSet, Why};
 use crate::session::pins::{PinReason, Pins, REASONS};
 use crate::session::plan::ReplayPlan;
 use crate::sql;
@@ -67,12 +67,20 @@ impl Measure {
     }
 
     /// A statement was given a node.
-    pub fn routed(&self, place: Place) {
-        self.metrics.routes.increment(match place {
-            Place::Writer => RouteTo::Writer,
-            Place::Reader => RouteTo::Reader,
-            Place::WriterInstead => RouteTo::WriterInstead,
-        });
+    pub fn routed(&self, why: Why) {
+        match why {
+            Why::Word(_) => self.metrics.unruled.increment(1),
+            Why::Rule(rule) => {
+                if let Some(counters) = self.metrics.routes.get(rule.index()) {
+                    counters.done.increment(1);
+                }
+            }
+            Why::NotByRule(rule, against) => {
+                if let Some(counters) = self.metrics.routes.get(rule.index()) {
+                    counters.instead.increment(against_label(against));
+                }
+            }
+        }
     }
 
     /// State was replayed.
@@ -112,4 +120,26 @@ impl Measure {
 /// The labels of all pin reasons, in the order of their bits.
 pub fn pin_labels() -> Vec<&'static str> {
     REASONS.into_iter().map(PinReason::label).collect()
+}
+
+/// The rules as labels, in their order.
+pub fn rule_labels(rules: &RuleSet) -> Vec<(&str, RouteTo)> {
+    let to = |destination| match destination {
+        Destination::Writer => RouteTo::Writer,
+        Destination::Readers => RouteTo::Reader,
+    };
+    rules.names().map(|(name, destination)| (name, to(destination))).collect()
+}
+
+fn against_label(against: Against) -> RouteAgainst {
+    match against {
+        Against::Transaction => RouteAgainst::Transaction,
+        Against::Autocommit => RouteAgainst::Autocommit,
+        Against::Pinned => RouteAgainst::Pinned,
+        Against::Serializable => RouteAgainst::Serializable,
+        Against::FoundRows | Against::LastInsertId => RouteAgainst::LastStatement,
+        Against::Behind => RouteAgainst::Behind,
+        Against::NoReader => RouteAgainst::NoReader,
+        Against::HiddenCode => RouteAgainst::HiddenCode,
+    }
 }

@@ -19,7 +19,7 @@ use crate::proxy::execute::{Kind, Request};
 use crate::proxy::registry::InsertId;
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Execution;
-use crate::router::{self, Choice, ClusterView, Kept, Place, SessionView, StatementKind, Stay, Why, kind};
+use crate::router::{self, Against, Choice, ClusterView, Kept, SessionView, StatementKind, Stay, Why, kind};
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
 use crate::sql::{Effects, Facts, StatementClass, VolatileKind};
@@ -32,8 +32,6 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(200);
 const REST: Duration = Duration::from_secs(1);
 /// A reader's views are asked for so long at the most.
 const LOOK_MAX: Duration = Duration::from_millis(500);
-/// Why a read stays on the writer.
-const HIDDEN: &str = "it may run code on a reader that its text does not show";
 /// Ends a READ ONLY transaction, whatever `completion_type` is.
 const END_TRANSACTION: &[u8] = b"ROLLBACK AND NO CHAIN NO RELEASE";
 
@@ -93,27 +91,27 @@ impl ClientSession {
     }
 
     /// What keeps the statement on the writer, whatever rules say.
-    fn keeps_to_writer(&self, facts: &Facts) -> Option<&'static str> {
+    fn keeps_to_writer(&self, facts: &Facts) -> Option<Against> {
         let asks = |kind: VolatileKind| facts.volatile.iter().any(|call| call.kind == kind);
         let isolation = self.state.get("tx_isolation").or_else(|| self.state.get("transaction_isolation"));
         if self.transaction != Transaction::Idle {
-            Some("a transaction is open")
+            Some(Against::Transaction)
         } else if !self.status.contains(StatusFlags::AUTOCOMMIT) {
-            Some("autocommit is off")
+            Some(Against::Autocommit)
         } else if !self.pins.is_empty() {
-            Some("the session is pinned")
+            Some(Against::Pinned)
         } else if isolation.is_some_and(|level| level.eq_ignore_ascii_case(b"SERIALIZABLE")) {
-            Some("the isolation level is SERIALIZABLE")
+            Some(Against::Serializable)
         } else if self.found_rows.is_none() && asks(VolatileKind::FoundRows) {
-            Some("only the last statement's server session knows FOUND_ROWS()")
+            Some(Against::FoundRows)
         } else if matches!(*self.handle.insert_id(), InsertId::On(_))
             && (asks(VolatileKind::LastInsertId)
                 || asks(VolatileKind::LastInsertIdVar)
                 || asks(VolatileKind::IdentityVar))
         {
-            Some("the writer's server session knows LAST_INSERT_ID()")
+            Some(Against::LastInsertId)
         } else if self.readers.rest_until.is_some_and(|until| Instant::now() < until) {
-            Some("a reader was behind a moment ago")
+            Some(Against::Behind)
         } else {
             None
         }
@@ -160,8 +158,7 @@ impl ClientSession {
                     match self.acquire_reader(view, hold_until).await? {
                         Some(lease) if !self.hides_nothing(node, kind, statement).await? => {
                             lease.release(Instant::now());
-                            self.handle.decided(Instant::now(), "to the writer", Some(node), HIDDEN);
-                            self.cx.measure.routed(Place::WriterInstead);
+                            self.routed_to_writer(&snapshot, why.against(Against::HiddenCode));
                             return Ok(None);
                         }
                         Some(mut lease) => {
@@ -169,20 +166,24 @@ impl ClientSession {
                             self.writer_epoch = snapshot.writer_epoch;
                             self.readers.last = Some(node);
                             self.handle.decided(Instant::now(), "bind to a reader", Some(node), why);
-                            self.cx.measure.routed(Place::Reader);
+                            self.cx.measure.routed(why);
                             return Ok(Some(lease));
                         }
                         None => self.readers.failed(node, self.statement),
                     }
                 }
-                Choice::Writer { place, why } => {
-                    self.cx.measure.routed(place);
-                    if !matches!(why, Why::Word(_)) {
-                        self.handle.decided(Instant::now(), "to the writer", snapshot.writer, why);
-                    }
+                Choice::Writer { why } => {
+                    self.routed_to_writer(&snapshot, why);
                     return Ok(None);
                 }
             }
+        }
+    }
+
+    fn routed_to_writer(&self, snapshot: &ClusterSnapshot, why: Why) {
+        self.cx.measure.routed(why);
+        if !matches!(why, Why::Word(_)) {
+            self.handle.decided(Instant::now(), "to the writer", snapshot.writer, why);
         }
     }
 

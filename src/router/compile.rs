@@ -12,6 +12,13 @@ use super::rules::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RuleIndex(u16);
 
+impl RuleIndex {
+    /// Its place in [`RuleSet::names`].
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// Where statements of one kind go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
@@ -26,6 +33,7 @@ pub struct Target {
 struct Told {
     name: String,
     why: String,
+    to: Destination,
 }
 
 /// Compiled rules.
@@ -61,7 +69,11 @@ impl RuleSet {
                     *target = Target { to: *rule.to.get_ref(), rule: Some(RuleIndex(index)) };
                 }
             }
-            set.told.push(Told { name: rule.name.get_ref().clone(), why: rule.why.get_ref().clone() });
+            set.told.push(Told {
+                name: rule.name.get_ref().clone(),
+                why: rule.why.get_ref().clone(),
+                to: *rule.to.get_ref(),
+            });
         }
         Ok(set)
     }
@@ -81,6 +93,11 @@ impl RuleSet {
         self.told.len()
     }
 
+    /// The names of the rules in their order, and where they send statements.
+    pub fn names(&self) -> impl Iterator<Item = (&str, Destination)> {
+        self.told.iter().map(|told| (told.name.as_str(), told.to))
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.told.is_empty()
@@ -88,7 +105,7 @@ impl RuleSet {
 
     /// The reason of a decision, for people. A rule of another set has no name here.
     pub fn explain(&self, why: Why) -> Cow<'static, str> {
-        let told = |rule: RuleIndex| self.told.get(usize::from(rule.0));
+        let told = |rule: RuleIndex| self.told.get(rule.index());
         match why {
             Why::Word(word) => Cow::Borrowed(word),
             Why::Rule(rule) => {
@@ -96,7 +113,7 @@ impl RuleSet {
             }
             Why::NotByRule(rule, against) => {
                 let name = told(rule).map_or("?", |t| t.name.as_str());
-                Cow::Owned(format!("not by rule '{name}': {against}"))
+                Cow::Owned(format!("not by rule '{name}': {}", against.text()))
             }
         }
     }
@@ -201,6 +218,7 @@ fn wrong_with_name(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::router::Against;
 
     fn rule(name: &str, kinds: &str, to: &str) -> String {
         format!("[[rule]]\nname = \"{name}\"\nwhy = \"w\"\nmatch = {{ statement = [{kinds}] }}\nto = \"{to}\"\n\n")
@@ -223,7 +241,10 @@ mod tests {
         );
         assert_eq!(target(StatementKind::Other), Target::default());
         assert_eq!(set.explain(Why::Rule(RuleIndex(1))), "rule 'two': w");
-        assert_eq!(set.explain(Why::NotByRule(RuleIndex(0), "x")), "not by rule 'one': x");
+        assert_eq!(
+            set.explain(Why::NotByRule(RuleIndex(0), Against::Pinned)),
+            "not by rule 'one': the session is pinned"
+        );
         assert_eq!((set.len(), set.uses_readers()), (2, true));
         assert!(!RuleSet::none().uses_readers());
     }

@@ -13,8 +13,18 @@ pub enum Why {
     Word(&'static str),
     /// This rule says so.
     Rule(RuleIndex),
-    /// This rule wants a reader, but these words speak against it.
-    NotByRule(RuleIndex, &'static str),
+    /// This rule wants a reader, but this speaks against it.
+    NotByRule(RuleIndex, Against),
+}
+
+impl Why {
+    /// The rule that wanted a reader wants one still, but this has turned out to speak against it.
+    pub fn against(self, against: Against) -> Why {
+        match self {
+            Why::Rule(rule) => Why::NotByRule(rule, against),
+            other => other,
+        }
+    }
 }
 
 impl From<&'static str> for Why {
@@ -23,15 +33,44 @@ impl From<&'static str> for Why {
     }
 }
 
-/// What a node serves a statement as.
+/// What speaks against the reader that a rule wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The writer, where everything goes that no rule sends elsewhere.
-    Writer,
-    /// A reader.
-    Reader,
-    /// The writer, although a rule would have sent the statement to a reader.
-    WriterInstead,
+pub enum Against {
+    /// A transaction is open.
+    Transaction,
+    /// `autocommit` is off: the statement would begin one.
+    Autocommit,
+    /// The session is pinned.
+    Pinned,
+    /// Reads lock.
+    Serializable,
+    /// `FOUND_ROWS()` is asked for, and belay does not know it.
+    FoundRows,
+    /// `LAST_INSERT_ID()` is asked for, and belay does not know it.
+    LastInsertId,
+    /// A reader did not catch up in time a moment ago.
+    Behind,
+    /// There is none that can take it.
+    NoReader,
+    /// The text may name a view that calls a function.
+    HiddenCode,
+}
+
+impl Against {
+    /// A few words for people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Against::Transaction => "a transaction is open",
+            Against::Autocommit => "autocommit is off",
+            Against::Pinned => "the session is pinned",
+            Against::Serializable => "the isolation level is SERIALIZABLE",
+            Against::FoundRows => "only the last statement's server session knows FOUND_ROWS()",
+            Against::LastInsertId => "the writer's server session knows LAST_INSERT_ID()",
+            Against::Behind => "a reader was behind a moment ago",
+            Against::NoReader => "no reader serves that is near enough",
+            Against::HiddenCode => "it may run code on a reader that its text does not show",
+        }
+    }
 }
 
 /// Which role serves a statement, and why.
@@ -46,8 +85,6 @@ pub enum Choice {
     },
     /// The writer: [`decide()`] says which node that is.
     Writer {
-        /// What it serves it as.
-        place: Place,
         /// Why.
         why: Why,
     },
@@ -78,7 +115,7 @@ pub struct SessionView {
     /// The reader that served it last.
     pub last_reader: Option<NodeId>,
     /// What keeps its statements on the writer, whatever rules say; `None`: nothing does.
-    pub keeps_to_writer: Option<&'static str>,
+    pub keeps_to_writer: Option<Against>,
 }
 
 /// What a decision needs to know of the nodes.
@@ -98,10 +135,10 @@ pub fn choose(kind: StatementKind, session: &SessionView, rules: &RuleSet, clust
     match (target.to, target.rule) {
         (Destination::Readers, Some(rule)) => match reader(session, cluster) {
             Ok(node) => Choice::Reader { node, why: Why::Rule(rule) },
-            Err(against) => Choice::Writer { place: Place::WriterInstead, why: Why::NotByRule(rule, against) },
+            Err(against) => Choice::Writer { why: Why::NotByRule(rule, against) },
         },
-        (_, Some(rule)) => Choice::Writer { place: Place::Writer, why: Why::Rule(rule) },
-        (_, None) => Choice::Writer { place: Place::Writer, why: Why::Word("the writer") },
+        (_, Some(rule)) => Choice::Writer { why: Why::Rule(rule) },
+        (_, None) => Choice::Writer { why: Why::Word("the writer") },
     }
 }
 
@@ -116,13 +153,13 @@ pub fn decide(snapshot: &ClusterSnapshot, avoid: Option<NodeId>) -> Route {
     }
 }
 
-fn reader(session: &SessionView, cluster: &ClusterView<'_>) -> Result<NodeId, &'static str> {
+fn reader(session: &SessionView, cluster: &ClusterView<'_>) -> Result<NodeId, Against> {
     if let Some(why) = session.keeps_to_writer {
         return Err(why);
     }
     let serving = cluster.snapshot.nodes.iter().filter(|node| is_reader(cluster.snapshot, node)).map(|node| node.id);
     let usable = serving.filter(|node| !cluster.avoid.contains(node) && (cluster.near)(*node));
-    balance::choose(session.connection, session.last_reader, usable).ok_or("no reader serves that is near enough")
+    balance::choose(session.connection, session.last_reader, usable).ok_or(Against::NoReader)
 }
 
 /// Whether a node follows the writer and may be given reads.
@@ -182,7 +219,7 @@ mod tests {
     fn without_rules_everything_goes_to_the_writer() {
         let snapshot = cluster(ClusterKind::Galera);
         for kind in StatementKind::ALL {
-            let expected = Choice::Writer { place: Place::Writer, why: Why::Word("the writer") };
+            let expected = Choice::Writer { why: Why::Word("the writer") };
             assert_eq!(chosen(kind, &RuleSet::none(), &snapshot, &[]), expected);
         }
         assert_eq!(decide(&snapshot, None), Route::Node { node: WRITER, why: "the writer" });
@@ -197,7 +234,7 @@ mod tests {
         let second = reader_of(chosen(StatementKind::Read, &rules, &snapshot, &[first])).unwrap();
         assert!(first != WRITER && second != WRITER && first != second);
         let last = chosen(StatementKind::Read, &rules, &snapshot, &[first, second]);
-        assert!(matches!(last, Choice::Writer { place: Place::WriterInstead, why: Why::NotByRule(..) }));
+        assert!(matches!(last, Choice::Writer { why: Why::NotByRule(_, Against::NoReader) }));
         assert_eq!(reader_of(chosen(StatementKind::Write, &rules, &snapshot, &[])), None);
         // Reads go on while there is no writer.
         let lost = ClusterSnapshot { writer: None, ..snapshot };
@@ -250,7 +287,7 @@ mod tests {
             let avoid: Vec<NodeId> = avoid.into_iter().map(NodeId).collect();
             let view = SessionView {
                 last_reader: last.map(NodeId),
-                keeps_to_writer: kept.then_some("a pin"),
+                keeps_to_writer: kept.then_some(Against::Pinned),
                 ..session()
             };
             let rules = if with_rules { shipped() } else { RuleSet::default() };

@@ -11,6 +11,6 @@ pub mod rules;
 pub mod stay;
 
 pub use compile::{RuleIndex, RuleSet, Target};
-pub use decide::{Choice, ClusterView, Place, Route, SessionView, Why, choose, decide};
+pub use decide::{Against, Choice, ClusterView, Route, SessionView, Why, choose, decide};
 pub use rules::{Destination, RuleFault, StatementKind};
 pub use stay::{Kept, Stay, stay};

@@ -52,7 +52,7 @@ impl World {
     pub fn with_session(script: Script, pool: &str, session: &str) -> World {
         let node = Node::start(script);
         let config = configuration(&node.address, pool, session);
-        let metrics = Metrics::new(["n"], &measure::pin_labels(), "0");
+        let metrics = Metrics::new(["n"], &measure::pin_labels(), &[], "0");
         let initial = ClusterSnapshot::initial([("n", node.address.as_str())], "10.11.19-MariaDB");
         let (cluster, publisher) = ClusterHandle::unwatched(initial, metrics.clone());
         let cluster = Arc::new(cluster);
