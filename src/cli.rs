@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 use zeroize::Zeroizing;
 
-use crate::config::template::{Init, grants_mariadb, grants_mysql};
+use crate::config::template::{Init, grants_mariadb, grants_mysql, grants_oceanbase};
 use crate::config::{self, Config, Faults, LogConfig, LogFormat, LogLevel, address};
 use crate::router::RuleSet;
 use crate::server;
@@ -280,6 +280,7 @@ fn next_steps(args: &InitArgs) -> String {
          the one in {}.\n\n\
          MariaDB:\n{}\n\
          MySQL:\n{}\n\
+         OceanBase seekdb:\n{}\n\
          {}\n\n\
          2. Check:  belay check --config {out}\n\
          3. Start:  belay serve --config {out}\n\
@@ -288,6 +289,7 @@ fn next_steps(args: &InitArgs) -> String {
         args.monitor_password_file.display(),
         indent(&grants_mariadb(user)),
         indent(&grants_mysql(user)),
+        indent(&grants_oceanbase(user)),
         "Narrow '%' to the addresses that belay connects from. A fault in one grant shows in /metrics and the log.",
         args.admin,
     )

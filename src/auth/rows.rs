@@ -1,4 +1,5 @@
-//! Accounts from the rows of the servers' own tables: MariaDB's `mysql.global_priv`, MySQL's (and OceanBase's) `mysql.user`.
+//! Accounts from the rows of the servers' own tables: MariaDB's `mysql.global_priv`, MySQL's `mysql.user`, OceanBase's
+//! `oceanbase.__all_user`.
 
 use serde_json::Value;
 
@@ -12,9 +13,15 @@ pub const MYSQL_QUERY: &str = "SELECT u.User, u.Host, u.plugin, u.authentication
      u.password_expired, u.ssl_type, u.Super_priv = 'Y' OR EXISTS (SELECT 1 FROM mysql.global_grants g WHERE g.USER = u.User \
      AND g.HOST = u.Host AND g.PRIV = 'CONNECTION_ADMIN'), u.User_attributes FROM mysql.user u";
 
-/// Reads the accounts of servers with MySQL 5.7's table (OceanBase).
+/// Reads the accounts of servers with MySQL 5.7's table.
 pub const MYSQL57_QUERY: &str = "SELECT User, Host, plugin, authentication_string, account_locked, password_expired, \
      ssl_type, Super_priv = 'Y', NULL FROM mysql.user";
+
+/// Reads the accounts of OceanBase, in the columns of [`MYSQL57_QUERY`]: its `mysql.user` shows no passwords. They are those of
+/// `mysql_native_password` under another name; roles are accounts of another type. TLS is asked for by numbers: 0 and 1 none, 2 any, then certificates.
+pub const OCEANBASE_QUERY: &str = "SELECT user_name, host, 'mysql_native_password', passwd, IF(is_locked = 0, 'N', 'Y'), 'N', \
+     CASE ssl_type WHEN 0 THEN '' WHEN 1 THEN '' WHEN 2 THEN 'ANY' ELSE 'X509' END, priv_super = 1, NULL \
+     FROM oceanbase.__all_user WHERE type = 0";
 
 /// MariaDB's access bit of SUPER.
 const MARIADB_SUPER: u64 = 1 << 15;
@@ -84,7 +91,7 @@ pub fn mariadb_account(row: &Row<'_>) -> Result<Option<Account>, RowError> {
     Ok(Some(account))
 }
 
-/// An account from a row of [`MYSQL_QUERY`] or [`MYSQL57_QUERY`].
+/// An account from a row of [`MYSQL_QUERY`], [`MYSQL57_QUERY`] or [`OCEANBASE_QUERY`].
 pub fn mysql_account(row: &Row<'_>) -> Result<Account, RowError> {
     let id = AccountKey::new(text(row, 0, "User")?, text(row, 1, "Host")?);
     let plugin = text(row, 2, "plugin")?;

@@ -120,6 +120,17 @@ pub fn grants_mysql(user: &str) -> String {
     )
 }
 
+/// The statements that make the monitor account on OceanBase seekdb 1.4. `'…'` stands for its password.
+pub fn grants_oceanbase(user: &str) -> String {
+    let account = format!("{}@'%'", sql_quote(user));
+    format!(
+        "CREATE USER {account} IDENTIFIED BY '…';\n\
+         GRANT PROCESS ON *.* TO {account};\n\
+         GRANT SELECT ON oceanbase.__all_user TO {account};\n\
+         GRANT SELECT ON oceanbase.`V$OB_SERVER_STAT` TO {account};\n"
+    )
+}
+
 fn comment(key: &Key, out: &mut String) {
     let mut line = String::from("#");
     for word in key.meaning.split(' ') {

@@ -122,7 +122,7 @@ impl<C: Connector> AccountReader<C> {
         let queries: &[&str] = match flavor {
             Flavor::MariaDb => &[rows::MARIADB_QUERY],
             Flavor::MySql => &[rows::MYSQL_QUERY, rows::MYSQL57_QUERY],
-            Flavor::OceanBase => &[rows::MYSQL57_QUERY],
+            Flavor::OceanBase => &[rows::OCEANBASE_QUERY],
         };
         let mut refused = String::new();
         for query in queries {

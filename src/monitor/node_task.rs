@@ -21,7 +21,9 @@ use crate::metrics::{Metrics, ProbeResult};
 use crate::monitor::link::{Connector, Link, LinkAnswer, LinkBroken, Rows, bytes, text};
 use crate::monitor::publisher::Publisher;
 use crate::monitor::{ClusterHandle, MonitorSettings, Probed};
+use crate::protocol::mysql::flavor::Flavor;
 use crate::topology::facts::{STATUS_SQL, VARIABLES_SQL};
+use crate::topology::oceanbase;
 use crate::topology::variables::{FALLBACK_SQL, listing_sql};
 use crate::topology::{
     NodeFacts, NodeHealth, NodeId, NodeReport, Observation, Position, ProbeFailure, Sample, TrackedVariables,
@@ -216,10 +218,17 @@ async fn ask_facts<L: Link>(link: &mut L) -> Result<Observation, LinkBroken> {
         }
     }
     let pairs = rows.iter().map(|row| (text(row, 0), text(row, 1)));
-    Ok(match NodeFacts::from_rows(pairs) {
-        Ok(facts) => Observation::Answered(facts),
-        Err(e) => Observation::Failed(ProbeFailure::Unusable(e.to_string())),
-    })
+    let mut facts = match NodeFacts::from_rows(pairs) {
+        Ok(facts) => facts,
+        Err(e) => return Ok(Observation::Failed(ProbeFailure::Unusable(e.to_string()))),
+    };
+    if facts.flavor == Flavor::OceanBase {
+        facts.oceanbase_role = match first(link.ask(&[oceanbase::ROLE_SQL]).await?) {
+            Some(LinkAnswer::Rows(rows)) => rows.first().map(|row| text(row, 0).to_owned()),
+            _ => None,
+        };
+    }
+    Ok(Observation::Answered(facts))
 }
 
 /// The tracked variables (asked for only if `known` is none) and the fingerprint of their global values.

@@ -40,11 +40,15 @@ pub fn tracking(node: &NodeView) -> Bytes {
         Flavor::MySql if !node.tracked_variables.is_empty() => node.tracked_variables.joined(),
         _ => "*",
     };
-    // MariaDB reports a GTID as the variable last_gtid.
-    let gtids = if node.flavor == Flavor::MySql { ",session_track_gtids='OWN_GTID'" } else { "" };
+    let more = match node.flavor {
+        // It reports a GTID as the variable last_gtid.
+        Flavor::MariaDb => ",session_track_transaction_info='CHARACTERISTICS'",
+        Flavor::MySql => ",session_track_transaction_info='CHARACTERISTICS',session_track_gtids='OWN_GTID'",
+        // It puts session_track_transaction_info back to OFF, with a warning.
+        Flavor::OceanBase => "",
+    };
     Bytes::from(format!(
-        "SET SESSION session_track_system_variables='{list}',session_track_schema=1,session_track_state_change=1,\
-         session_track_transaction_info='CHARACTERISTICS'{gtids}"
+        "SET SESSION session_track_system_variables='{list}',session_track_schema=1,session_track_state_change=1{more}"
     ))
 }
 
@@ -112,7 +116,7 @@ pub fn read_role(answer: &Answer, flavor: Flavor) -> Option<Bytes> {
             Some(Bytes::from(quoted))
         }
         // NONE, or a list that is quoted already.
-        (Flavor::MySql, Some(list)) if plain(list) => Some(list.clone()),
+        (Flavor::MySql | Flavor::OceanBase, Some(list)) if plain(list) => Some(list.clone()),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use crate::protocol::mysql::capability::StatusFlags;
 use crate::proxy::registry::InsertId;
 use crate::proxy::report::{Change, Report};
 use crate::proxy::session::ClientSession;
-use crate::session::effects;
+use crate::session::effects::{self, Reported};
 use crate::session::pins::PinReason;
 use crate::session::transaction::Transaction;
 use crate::sql::{
@@ -63,6 +63,9 @@ impl ClientSession {
             // An error says nothing of the transaction: what was open stays open until the server says otherwise.
             reported.in_transaction = self.transaction == Transaction::Open;
         }
+        if self.lex_flavor == LexFlavor::OceanBase {
+            oceanbase_flags(facts, report, &mut reported);
+        }
         let mut pins = effects::after(self.pins, facts, &reported);
         self.apply_user_variables(facts, report, &mut pins);
         self.apply_role(facts, report, &mut pins);
@@ -106,7 +109,8 @@ impl ClientSession {
                     }
                     return false;
                 }
-                !FOLLOWED_ELSEWHERE.contains(&name.as_str())
+                // OceanBase's hidden ones: it reports some that nobody set, and the role's. A SET that names one is seen in its text.
+                !FOLLOWED_ELSEWHERE.contains(&name.as_str()) && !name.starts_with('_')
             }
         }
     }
@@ -204,6 +208,22 @@ impl ClientSession {
         let mut notes = self.handle.notes();
         notes.schema = self.state.schema().cloned();
         notes.variables = self.state.variables().iter().map(|(name, _)| name.clone()).collect();
+    }
+}
+
+/// What OceanBase's state-change flag says: it comes with every DDL and every insert id, where nothing else changed. A write whose code (a trigger's) ran
+/// brings the schema with it, and that alone explains nothing.
+fn oceanbase_flags(facts: &Facts, report: &Report, reported: &mut Reported) {
+    let one = facts.certain && facts.statements == StatementCount::One;
+    let made_id = |c: &Change| matches!(c, Change::Variable(name, _) if name.as_ref() == b"last_insert_id");
+    let code_ran = report.changes.iter().any(|c| matches!(c, Change::Schema(_)));
+    match facts.class {
+        StatementClass::Ddl if one => reported.state_changed = false,
+        StatementClass::Write => {
+            reported.state_changed &= code_ran || !one || !report.changes.iter().any(made_id);
+            reported.values = false;
+        }
+        _ => {}
     }
 }
 

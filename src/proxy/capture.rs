@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::error::Stage;
 use crate::pool::flight::{self, Answer, Ask};
 use crate::pool::setup;
+use crate::protocol::mysql::flavor::Flavor;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::cleanup;
 use crate::proxy::errors;
@@ -111,7 +112,8 @@ impl ClientSession {
                 self.set_pins(pins);
             }
             Purpose::UserVariables(names) => {
-                match values_of(&names, answer) {
+                let flavor = self.lease.as_ref().map_or(self.cx.cluster.load().flavor, |l| l.conn.flavor);
+                match values_of(&names, answer, flavor) {
                     Some(values) => self.take_values(&names, values),
                     None => {
                         pins.insert(PinReason::UserVariables);
@@ -297,12 +299,16 @@ impl ClientSession {
 }
 
 /// The values in the answer to [`user_variables::reading`]; `None` if any can't be written as a literal.
-fn values_of(names: &[Arc<str>], answer: &Answer) -> Option<Vec<UserValue>> {
+fn values_of(names: &[Arc<str>], answer: &Answer, flavor: Flavor) -> Option<Vec<UserValue>> {
     let row = answer.rows.first()?;
     let mut values = Vec::with_capacity(names.len());
     for at in 0..names.len() {
         let column = answer.columns.get(3 * at)?;
         let cell = |n: usize| row.get(3 * at + n).map(|cell| cell.as_deref());
+        let binary = cell(0)?.is_some() && cell(2)? == Some(b"binary");
+        if !user_variables::tells_type(flavor, column.type_byte, binary) {
+            return None;
+        }
         let kind = ValueType::of(column.type_byte, column.unsigned);
         values.push(UserValue::read(kind, cell(0)?, cell(1)?, cell(2)??)?);
     }

@@ -16,7 +16,7 @@ use crate::session::state::SessionState;
 /// Cleans a server session in a task of its own. `running` says that a statement may still be executing, or half sent, or that a KILL may still
 /// arrive; `pins` are those that its client had.
 pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool, pins: Pins) {
-    if !running && pins.survives_reset() {
+    if !running && pins.survives_reset(lease.conn.flavor) {
         // Dropping the lease closes the connection, which rolls back.
         return drop(lease);
     }

@@ -192,8 +192,8 @@ async fn greet_and_identify(
     host: ClientHost,
 ) -> Result<LoggedIn, LoginEnd> {
     let face = ctx.nodes.face();
-    let mysql = face.flavor == Flavor::MySql;
-    let plugin = if mysql { CACHING_SHA2 } else { NATIVE };
+    let mysql = face.flavor != Flavor::MariaDb;
+    let plugin = if face.flavor == Flavor::MySql { CACHING_SHA2 } else { NATIVE };
     let scramble = scramble_from(random()?);
     let greeting = greet::greeting(&face.server_version, connection_id, scramble, plugin, mysql, ctx.tls.is_some());
     let mut io = PacketIo::new(stream);

@@ -98,7 +98,7 @@ impl ClientSession {
             return false;
         }
         let running = self.handle.running();
-        running.tainted || running.kills_in_flight > 0 || self.pins.survives_reset()
+        running.tainted || running.kills_in_flight > 0 || self.pins.survives_reset(lease.conn.flavor)
     }
 
     /// What a reset and a change of user have in common.

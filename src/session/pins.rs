@@ -1,5 +1,7 @@
 //! Pins: why a client session keeps its server session beyond the transaction.
 
+use crate::protocol::mysql::flavor::Flavor;
+
 /// A reason. The discriminant is the bit in [`Pins`]; the label is what metrics, errors and /sessions show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -176,8 +178,8 @@ impl Pins {
 
     /// Whether the server session can't be made clean by COM_RESET_CONNECTION: MariaDB keeps the active role and the recorded profiles (with
     /// the texts of statements) through it, and a reset on top of a prepared XA transaction breaks the session: InnoDB refuses its writes from then
-    /// on (error 1031), and keeps the locks of the transaction even after another session has rolled it back.
-    pub fn survives_reset(self) -> bool {
+    /// on (error 1031), and keeps the locks of the transaction even after another session has rolled it back. OceanBase keeps user locks.
+    pub fn survives_reset(self, flavor: Flavor) -> bool {
         const HIDING: [PinReason; 7] = [
             PinReason::Role,
             PinReason::Profiling,
@@ -188,7 +190,8 @@ impl Pins {
             PinReason::UnreadStatement,
             PinReason::LongStatement,
         ];
-        HIDING.into_iter().any(|reason| self.contains(reason))
+        let locks = flavor == Flavor::OceanBase && self.contains(PinReason::UserLock);
+        locks || HIDING.into_iter().any(|reason| self.contains(reason))
     }
 
     /// What belay can't end by itself: the rest of these, without what it is about to read.
@@ -240,7 +243,9 @@ mod tests {
                     | PinReason::UnreadStatement
                     | PinReason::LongStatement
             );
-            assert_eq!(pins.survives_reset(), hides, "{reason:?}");
+            assert_eq!(pins.survives_reset(Flavor::MariaDb), hides, "{reason:?}");
+            let keeps = hides || reason == PinReason::UserLock;
+            assert_eq!(pins.survives_reset(Flavor::OceanBase), keeps, "{reason:?}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::protocol::mysql::flavor::Flavor;
 use crate::sql::{Effects, Facts, Literal, SetScope, StatementCount, Verb};
 
 /// What a user variable holds.
@@ -44,6 +45,13 @@ impl ValueType {
             _ => ValueType::Text,
         }
     }
+}
+
+/// Whether the type byte of a column tells all of a user variable's type. OceanBase's variables are of many more types than those of other servers
+/// (TINYINT of TRUE, FLOAT, JSON, DECIMAL with a length of its own), and no literal makes these again. Its binary texts (`binary`) may be numbers written
+/// in hexadecimal, which they stay.
+pub fn tells_type(flavor: Flavor, type_byte: u8, binary: bool) -> bool {
+    flavor != Flavor::OceanBase || type_byte == 0x08 || type_byte == 0xFD && !binary
 }
 
 impl UserValue {
@@ -295,6 +303,14 @@ mod tests {
         assert_eq!(read(ValueType::Double, "-0"), "pins");
         assert_eq!(read(ValueType::Text, "é"), "_utf8mb4 x'C3A9' COLLATE utf8mb4_bin");
         assert_eq!(read(ValueType::Signed, "1);DROP"), "pins");
+    }
+
+    #[test]
+    fn oceanbase_tells_integers_and_texts_only() {
+        assert!(tells_type(Flavor::OceanBase, 0x08, true) && tells_type(Flavor::OceanBase, 0xFD, false));
+        for other in [0x00, 0x01, 0x04, 0x05, 0xF5, 0xF6, 0xFD] {
+            assert!(!tells_type(Flavor::OceanBase, other, true) && tells_type(Flavor::MariaDb, other, true));
+        }
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct NodeFacts {
     pub offline_mode: bool,
     /// What it says of Galera; `None` on a server that is in no Galera cluster.
     pub wsrep: Option<WsrepFacts>,
+    /// Its role by [`crate::topology::oceanbase::ROLE_SQL`]; `None` on other servers, and where it does not say.
+    pub oceanbase_role: Option<String>,
     /// How far it has come in the cluster's history.
     pub position: Position,
 }
@@ -133,7 +135,8 @@ fn is_on(value: &str) -> bool {
     value.eq_ignore_ascii_case("ON") || value == "1" || value.eq_ignore_ascii_case("YES")
 }
 
-/// Rows captured on real servers: MariaDB 10.11.19 (alone, and in a Galera cluster of three) and MySQL 9.7.4.
+/// Rows captured on real servers: MariaDB 10.11.19 (alone, and in a Galera cluster of three) MySQL 9.7.4, and
+/// seekdb 1.4.
 #[cfg(test)]
 pub(crate) mod captured {
     use super::NodeFacts;
@@ -143,6 +146,7 @@ pub(crate) mod captured {
     pub const MYSQL: &str = "Uptime=717;innodb_read_only=OFF;offline_mode=OFF;read_only=OFF;super_read_only=OFF;version=9.7.4-2;version_comment=(Debian);";
     pub const MYSQL_SUPER_READ_ONLY: &str = "Uptime=718;innodb_read_only=OFF;offline_mode=OFF;read_only=ON;super_read_only=ON;version=9.7.4-2;version_comment=(Debian);";
     pub const MYSQL_OFFLINE: &str = "Uptime=718;innodb_read_only=OFF;offline_mode=ON;read_only=OFF;super_read_only=OFF;version=9.7.4-2;version_comment=(Debian);";
+    pub const SEEKDB: &str = "Uptime=19;gtid_executed=;innodb_read_only=OFF;offline_mode=0;read_only=OFF;super_read_only=OFF;version=5.7.25-OceanBase seekdb-v1.4.0.0;version_comment=OceanBase 4.3.5.3 seekdb (r1.4.0.0);";
     pub const SYNCED: &str = "Uptime=637;wsrep_local_state=4;wsrep_local_state_comment=Synced;wsrep_cluster_size=3;wsrep_cluster_status=Primary;wsrep_connected=ON;wsrep_ready=ON;innodb_read_only=OFF;read_only=OFF;version=10.11.19-MariaDB-0+deb12u1-log;version_comment=Debian 12;wsrep_desync=OFF;wsrep_on=ON;wsrep_reject_queries=NONE;wsrep_sst_donor_rejects_queries=OFF;";
     pub const DESYNCED: &str = "Uptime=634;wsrep_local_state=2;wsrep_local_state_comment=Donor/Desynced;wsrep_cluster_size=3;wsrep_cluster_status=Primary;wsrep_connected=ON;wsrep_ready=ON;innodb_read_only=OFF;read_only=OFF;version=10.11.19-MariaDB-0+deb12u1-log;version_comment=Debian 12;wsrep_desync=ON;wsrep_on=ON;wsrep_reject_queries=NONE;wsrep_sst_donor_rejects_queries=OFF;";
     pub const REJECTING: &str = "Uptime=634;wsrep_local_state=4;wsrep_local_state_comment=Synced;wsrep_cluster_size=3;wsrep_cluster_status=Primary;wsrep_connected=ON;wsrep_ready=ON;innodb_read_only=OFF;read_only=OFF;version=10.11.19-MariaDB-0+deb12u1-log;version_comment=Debian 12;wsrep_desync=OFF;wsrep_on=ON;wsrep_reject_queries=ALL;wsrep_sst_donor_rejects_queries=OFF;";
@@ -165,6 +169,7 @@ mod tests {
         assert_eq!(facts(MARIADB_ALONE).wsrep, None);
         assert_eq!(facts(MYSQL).wsrep, None);
         assert_eq!(facts(MYSQL).flavor, Flavor::MySql);
+        assert_eq!(facts(SEEKDB).flavor, Flavor::OceanBase);
         assert_eq!(facts(SYNCED).wsrep.unwrap().local_state, Some(4));
         assert!(!facts(WSREP_SWITCHED_OFF).wsrep.unwrap().on);
     }

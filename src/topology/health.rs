@@ -11,8 +11,9 @@
 //! silence has lasted `probe_timeout_ms` when it is reported. There is no waiting for a second success either: the present
 //! writer is kept while it serves, so a node that flaps costs nothing but the sessions it had.
 
+use crate::protocol::mysql::flavor::Flavor;
 use crate::topology::node::NodeState;
-use crate::topology::{NodeFacts, galera, read_only};
+use crate::topology::{NodeFacts, galera, oceanbase, read_only};
 
 /// Why a probe brought no facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,10 +93,11 @@ impl NodeHealth {
     }
 }
 
-/// What a node that answered may be used for: Galera where it says so, else its read-only flags.
+/// What a node that answered may be used for: Galera where it says so, OceanBase by its role, else its read-only flags.
 pub fn detect(facts: &NodeFacts) -> NodeState {
     match &facts.wsrep {
         Some(wsrep) => galera::state(wsrep, facts),
+        None if facts.flavor == Flavor::OceanBase => oceanbase::state(facts),
         None => read_only::state(facts),
     }
 }

@@ -9,6 +9,7 @@ pub mod galera;
 pub mod health;
 pub mod lag;
 pub mod node;
+pub mod oceanbase;
 pub mod position;
 pub mod read_only;
 pub mod snapshot;

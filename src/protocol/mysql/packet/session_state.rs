@@ -92,7 +92,8 @@ impl<'a> SessionChanges<'a> {
                     continue;
                 }
                 SCHEMA => SessionChange::Schema(body.lenenc_str("schema")?),
-                STATE_CHANGE => SessionChange::StateChanged(body.u8("state change")? == b'1'),
+                // OceanBase puts a length before the digit, as it should be and as nobody else does.
+                STATE_CHANGE => SessionChange::StateChanged(data.last() == Some(&b'1')),
                 GTIDS => SessionChange::Gtid(data),
                 TRANSACTION_CHARACTERISTICS => {
                     SessionChange::TransactionCharacteristics(body.lenenc_str("transaction characteristics")?)
@@ -204,6 +205,19 @@ mod tests {
                 SessionChange::SystemVariable { name: b"b", value: b"2" },
                 SessionChange::UserVariable { name: b"u", literal: b"'x'" },
                 SessionChange::Schema(b"t"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_oceanbase_sends_is_read() {
+        let blob = b"\x00\x11\x09time_zone\x06+03:00\x01\x05\x04test\x02\x02\x011";
+        assert_eq!(
+            all(blob),
+            [
+                SessionChange::SystemVariable { name: b"time_zone", value: b"+03:00" },
+                SessionChange::Schema(b"test"),
+                SessionChange::StateChanged(true),
             ]
         );
     }
