@@ -289,6 +289,34 @@ fn nothing_reaches_another_client() -> Result<()> {
 }
 
 #[test]
+fn roles_follow_the_client() -> Result<()> {
+    let mut stage = Stage::new(1)?;
+    let secret = "SELECT word FROM shop.secret";
+    let mut steps = Vec::new();
+    for sql in ["SELECT 1", "SET ROLE reader", "SET ROLE ALL", "SET ROLE NONE", "SET ROLE no_such_role"] {
+        for then in ["SET ROLE reader", "SET ROLE NONE"] {
+            steps.extend([Sql(sql), Disturb(then), Sql("SELECT CURRENT_ROLE()"), Sql(secret), Prepared(secret, &[])]);
+            steps.extend([Sql("BEGIN"), Sql(sql), Sql(secret), Sql("COMMIT"), Disturb(then), Sql(secret)]);
+        }
+    }
+    let login = Login::new(APP2, APP2).schema("test").without(caps::DEPRECATE_EOF);
+    assert_same(&stage.server.address(), stage.belay.address(), &login, &steps)?;
+    // A reset takes the role away, which it does not on other servers.
+    for address in [stage.server.address(), stage.belay.address().to_owned()] {
+        let mut client = Wire::login(&address, &login)?;
+        client.query("SET ROLE reader")?;
+        client.command(0x1f, &[])?;
+        assert_eq!(client.query(secret).unwrap_err().code(), 1142);
+    }
+    if !direct() {
+        let replayed = stage.belay.metrics()?.sum("belay_replay_items_total", &["what=\"role\""]);
+        assert!(replayed > 10.0, "the clients never took turns: {replayed}");
+        assert_eq!(stage.pins("role")?, 0.0);
+    }
+    stage.belay.assert_healthy()
+}
+
+#[test]
 fn logins_are_by_the_servers_accounts() -> Result<()> {
     let mut stage = Stage::new(4)?;
     let login = |user: &str, password: &str| Wire::login(stage.belay.address(), &Login::new(user, password));

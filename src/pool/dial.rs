@@ -102,6 +102,8 @@ pub struct DialRequest {
     account: Option<AccountId>,
     opening: Opening,
     behaviour: Capabilities,
+    /// What the monitor saw of the node; OceanBase greets as MySQL 5.7.
+    oceanbase: bool,
 }
 
 impl DialRequest {
@@ -113,6 +115,7 @@ impl DialRequest {
             account: Some(account.clone()),
             opening: opening.clone(),
             behaviour: behaviour & BEHAVIOUR,
+            oceanbase: node.flavor == Flavor::OceanBase,
         }
     }
 
@@ -124,7 +127,14 @@ impl DialRequest {
             account: None,
             opening: opening.clone(),
             behaviour: opening.behaviour & BEHAVIOUR,
+            oceanbase: false,
         }
+    }
+
+    /// What the monitor saw of the node counts where its greeting misleads.
+    pub fn seen_as(mut self, flavor: Flavor) -> DialRequest {
+        self.oceanbase = flavor == Flavor::OceanBase;
+        self
     }
 }
 
@@ -303,6 +313,9 @@ async fn steps(request: &DialRequest, ctx: &DialContext, stage: &mut Stage) -> R
         local,
     };
     let mut conn = login(plain, plan, &address, &ctx.tls).await?;
+    if request.oceanbase && conn.flavor == Flavor::MySql {
+        conn.flavor = Flavor::OceanBase;
+    }
     if let Some(account) = &request.account {
         prove_account(&mut conn, account).await?;
     }

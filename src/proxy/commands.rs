@@ -75,8 +75,8 @@ impl ClientSession {
                 Flavor::MySql | Flavor::OceanBase => lease.state.charsets().clone(),
             };
             self.state = SessionState::new(lease.state.baseline().clone(), charsets, schema);
-            // Both MariaDB and MySQL keep the role through the reset.
-            self.state.set_role(if role_unread {
+            // Both MariaDB and MySQL keep the role through the reset; OceanBase goes back to that of a login.
+            self.state.set_role(if role_unread || lease.conn.flavor == Flavor::OceanBase {
                 lease.state.role().or(lease.state.login_role()).cloned()
             } else {
                 role

@@ -12,6 +12,7 @@ use crate::monitor::ClusterHandle;
 use crate::pool::Pool;
 use crate::pool::dial::{self, DialError, DialRequest, Opening};
 use crate::pool::server_conn::ServerConn;
+use crate::protocol::mysql::flavor::Flavor;
 use crate::proxy::client_login::LoginContext;
 use crate::proxy::hidden_code::HiddenCode;
 use crate::proxy::kill::Killer;
@@ -109,11 +110,12 @@ impl Context {
     /// A connection to a node as the monitor account.
     pub async fn dial_as_monitor(&self, node: NodeId) -> Result<ServerConn, DialError> {
         let snapshot = self.cluster.load();
-        let (name, address) = match snapshot.node(node) {
-            Some(view) => (view.name.clone(), view.address.clone()),
+        let (name, address, flavor) = match snapshot.node(node) {
+            Some(view) => (view.name.clone(), view.address.clone(), view.flavor),
             // A node that is not in the snapshot is not in the configuration: the dial says that this is no address.
-            None => (Arc::from("?"), Arc::from("")),
+            None => (Arc::from("?"), Arc::from(""), Flavor::default()),
         };
-        dial::dial(&DialRequest::monitor(&name, &address, &self.monitor), self.pool.dial_context()).await
+        let request = DialRequest::monitor(&name, &address, &self.monitor).seen_as(flavor);
+        dial::dial(&request, self.pool.dial_context()).await
     }
 }
