@@ -227,7 +227,6 @@ fn what_cannot_follow_pins() -> Result<()> {
     }
     assert!(stage.pins("user_variables")? >= 2.0);
     assert!(stage.pins("unreported_variable")? >= 2.0);
-    assert!(stage.pins("text_prepare")? >= 2.0);
     Ok(())
 }
 
