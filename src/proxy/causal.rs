@@ -51,9 +51,13 @@ impl ClientSession {
         // A write without rows has written nothing; an answer of rows does not tell.
         self.wrote |= report.error.is_none() && report.row_count != 0 && facts.class != StatementClass::Read;
         let over = Transaction::after(report.status.unwrap_or(self.status)) == Transaction::Idle;
-        // MariaDB reports every write that the binary log has; MySQL does with gtid_mode=ON.
-        let unreported =
-            self.wrote && over && lease.conn.flavor == Flavor::MySql && !self.cx.gtids_reported.load(Ordering::Relaxed);
+        // MariaDB reports every write that the binary log has; MySQL does with gtid_mode=ON, OceanBase never.
+        let reports = match lease.conn.flavor {
+            Flavor::MariaDb => true,
+            Flavor::MySql => self.cx.gtids_reported.load(Ordering::Relaxed),
+            Flavor::OceanBase => false,
+        };
+        let unreported = self.wrote && over && !reports;
         if over {
             self.wrote = false;
         }

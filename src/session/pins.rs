@@ -178,7 +178,8 @@ impl Pins {
 
     /// Whether the server session can't be made clean by COM_RESET_CONNECTION: MariaDB keeps the active role and the recorded profiles (with
     /// the texts of statements) through it, and a reset on top of a prepared XA transaction breaks the session: InnoDB refuses its writes from then
-    /// on (error 1031), and keeps the locks of the transaction even after another session has rolled it back. OceanBase keeps user locks.
+    /// on (error 1031), and keeps the locks of the transaction even after another session has rolled it back. OceanBase refuses
+    /// the reset of a session that holds user locks.
     pub fn survives_reset(self, flavor: Flavor) -> bool {
         const HIDING: [PinReason; 7] = [
             PinReason::Role,
