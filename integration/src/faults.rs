@@ -477,23 +477,26 @@ impl<'a> Carrier<'a> {
                 From::Client => (&mut self.up, self.server.as_mut()),
                 From::Server => (&mut self.down, Some(&mut self.client)),
             };
-            let sent = match to {
-                Some(to) => to.write_all(buffer.get(..passes).unwrap_or_default()).await,
-                None => Ok(()),
-            };
+            let mut sent = Ok(());
+            if let Some(to) = to {
+                sent = to.write_all(buffer.get(..passes).unwrap_or_default()).await;
+                if let (Ok(()), Some(Act::Delay(time))) = (&sent, act) {
+                    tokio::time::sleep(time).await;
+                    sent = to.write_all(buffer.get(passes..len).unwrap_or_default()).await;
+                }
+            }
             buffer.drain(..len);
             if sent.is_err() {
                 return Next::Over { reset: true };
             }
             match act {
-                None => {}
+                None | Some(Act::Delay(_)) => {}
                 Some(Act::Close) => return Next::Over { reset: false },
                 Some(Act::Reset) => return Next::Over { reset: true },
                 Some(Act::Die) => {
                     self.shared.cut(Some(Mode::Refuse), true);
                     return Next::Over { reset: true };
                 }
-                Some(Act::Delay(time)) => tokio::time::sleep(time).await,
                 Some(Act::Silence) => self.silent = true,
                 Some(Act::HalfOpen) => {
                     self.silent = true;
