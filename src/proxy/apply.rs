@@ -3,11 +3,14 @@
 use std::time::Instant;
 
 use crate::protocol::mysql::capability::StatusFlags;
+use crate::proxy::execute::Kind;
 use crate::proxy::registry::InsertId;
 use crate::proxy::report::{Change, Report};
 use crate::proxy::session::ClientSession;
+use crate::proxy::text_statements::TextNeed;
 use crate::session::effects::{self, Reported};
-use crate::session::pins::PinReason;
+use crate::session::held::{self, Outcome};
+use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
 use crate::sql::{
     Effects, Facts, Flavor as LexFlavor, LexContext, MultiByte, SetScope, StatementClass, StatementCount, Verb,
@@ -32,7 +35,7 @@ const FOLLOWED_ELSEWHERE: [&str; 10] = [
 ];
 
 impl ClientSession {
-    pub(super) fn apply(&mut self, facts: &Facts, report: &Report) {
+    pub(super) fn apply(&mut self, facts: &Facts, report: &Report, kind: Kind) {
         if let Some(status) = report.status {
             self.status = status;
             self.transaction = Transaction::after(status);
@@ -72,6 +75,7 @@ impl ClientSession {
         if self.follows_name && !self.pins.contains(PinReason::TextPrepare) {
             pins.remove(PinReason::TextPrepare);
         }
+        self.apply_held(facts, report, kind, &mut pins);
         if facts.effects.contains(Effects::SEQUENCE_WRITE) {
             self.sequence_here = true;
         }
@@ -85,6 +89,26 @@ impl ClientSession {
             self.handle.decided(Instant::now(), "pins", self.lease.as_ref().map(|l| l.node), pin_word(pins));
         }
         self.set_pins(pins);
+    }
+
+    /// What the statement made on the server session by name, and gave back.
+    fn apply_held(&mut self, facts: &Facts, report: &Report, kind: Kind, pins: &mut Pins) {
+        if !held::touches(facts) {
+            return;
+        }
+        let schema = match kind {
+            // It keeps to what it was prepared under.
+            Kind::Statement { id, .. } => self.statements.get_mut(id).and_then(|(_, s)| s.parsed.schema().cloned()),
+            // So does one that EXECUTE names: only names with a schema count.
+            Kind::Text if self.text_need != TextNeed::Nothing => None,
+            Kind::Text | Kind::Other => self.state.schema().cloned(),
+        };
+        let detaches_xa = self.state.get("xa_detach_on_prepare").is_some_and(|on| on.eq_ignore_ascii_case(b"ON"));
+        let outcome = Outcome { failed: report.error.is_some(), schema: schema.as_deref(), detaches_xa };
+        let mut held = self.held.take().unwrap_or_default();
+        held.after(facts, &outcome);
+        held.decide(pins);
+        self.held = (!held.is_empty()).then_some(held);
     }
 
     /// Applies one reported change to both states; true if the value can't be replayed later.

@@ -34,6 +34,8 @@ enum Purpose {
     UserVariables(Vec<Arc<str>>),
     /// Reads the role. Where it can't, it pins.
     Role,
+    /// Reads which of the locks that were named are held. Where it can't, they pin.
+    Locks,
 }
 
 /// One statement of the flight.
@@ -46,10 +48,14 @@ struct Entry {
 impl ClientSession {
     /// Whether anything is to be asked, and nothing speaks against asking it now.
     pub(super) fn wants_capture(&self) -> bool {
-        if self.pins == self.pins.without_unread() {
+        let mut others = self.pins.without_unread();
+        if self.held.as_ref().is_some_and(|held| held.locks_to_ask().is_some()) {
+            others.remove(PinReason::UserLock);
+        }
+        if self.pins == others {
             return false;
         }
-        let alone = self.pins.without_unread().is_empty() && self.transaction == Transaction::Idle;
+        let alone = others.is_empty() && self.transaction == Transaction::Idle;
         alone && self.lease.is_some() && self.io.read_buf.is_empty() && !self.handle.is_killed() && {
             let mut cx = Context::from_waker(Waker::noop());
             matches!(self.io.stream.poll_silence(&mut cx), Poll::Pending)
@@ -77,7 +83,7 @@ impl ClientSession {
     }
 
     fn captures(&self) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(2);
+        let mut entries = Vec::with_capacity(3);
         if self.pins.contains(PinReason::UnreadUserVariables) {
             let names = self.unread.clone();
             let sql = user_variables::reading(&names, self.cx.config.session.user_variables_bytes_max);
@@ -86,6 +92,9 @@ impl ClientSession {
         if self.pins.contains(PinReason::UnreadRole) {
             let ask = Ask::Query(Bytes::from_static(setup::ASK_ROLE));
             entries.push(Entry { ask, purpose: Purpose::Role });
+        }
+        if let Some(sql) = self.held.as_ref().and_then(|held| held.asking()) {
+            entries.push(Entry { ask: Ask::Query(Bytes::from(sql)), purpose: Purpose::Locks });
         }
         entries
     }
@@ -108,6 +117,13 @@ impl ClientSession {
                     None => {
                         pins.insert(PinReason::Role);
                     }
+                }
+                self.set_pins(pins);
+            }
+            Purpose::Locks => {
+                if let (Some(held), Some(row)) = (&mut self.held, answer.rows.first()) {
+                    held.take_answer(row.iter().map(Option::as_deref));
+                    held.decide(&mut pins);
                 }
                 self.set_pins(pins);
             }

@@ -11,6 +11,7 @@ use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
 use crate::proxy::session::{ClientSession, Flow, LASTING_STATUS};
 use crate::proxy::wire::RequestHead;
+use crate::session::held::Held;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::SessionState;
 use crate::session::transaction::Transaction;
@@ -85,6 +86,9 @@ impl ClientSession {
             self.bound(lease);
             self.start_over();
             self.set_idle_limit();
+            if kept.contains(PinReason::Xa) {
+                self.held = Some(Box::new(Held::reset_in_xa()));
+            }
             self.set_pins(kept);
             return self.reply_ok().await;
         }

@@ -473,7 +473,7 @@ impl ClientSession {
             lease.last_use = (continued || !request.stateless).then_some(last);
         }
         if !request.stateless {
-            self.apply(request.facts, report);
+            self.apply(request.facts, report, request.kind);
             if !request.head.complete && request.kind == Kind::Text {
                 let mut pins = self.pins;
                 pins.insert(PinReason::LongStatement);

@@ -34,6 +34,7 @@ use crate::proxy::relay::{Cut, consume};
 use crate::proxy::send::Sending;
 use crate::proxy::text_statements::TextNeed;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
+use crate::session::held::{self, Held};
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, ParseState, SessionState};
 use crate::session::statement::ClientStatements;
@@ -111,6 +112,8 @@ pub struct ClientSession {
     pub(super) named: Option<Arc<Named>>,
     /// User variables that were written on the bound server session, and not read since.
     pub(super) unread: Vec<Arc<str>>,
+    /// What is held on the bound server session by name; `None`: nothing.
+    pub(super) held: Option<Box<Held>>,
     /// Warnings of the last statement were not asked for in time, and are gone.
     pub(super) diagnostics_lost: bool,
     /// The text of the prepared statement being executed, with values in place of calls.
@@ -282,6 +285,9 @@ impl ClientSession {
 
     /// The pins of this session, in its own notes, in the pool's and in the metrics.
     pub(super) fn set_pins(&mut self, pins: Pins) {
+        if !held::may_hold(pins) {
+            self.held = None;
+        }
         if pins == self.pins {
             return;
         }

@@ -95,6 +95,7 @@ impl ClientSession {
             pending_collation: None,
             sets_untracked: false,
             named: None,
+            held: None,
             unread: Vec::new(),
             diagnostics_lost: false,
             execution_text: None,

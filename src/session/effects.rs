@@ -2,7 +2,7 @@
 //!
 //! What the server reports is the truth. The lexer fills what no server reports; a change that neither explains pins.
 
-use crate::sql::{Effects, Facts, StatementCount, TransactionControl, Verb, VolatileKind};
+use crate::sql::{Effects, Facts, StatementCount, TransactionControl, Verb, VolatileKind, XaVerb};
 
 use super::pins::{PinReason, Pins};
 
@@ -61,7 +61,11 @@ pub fn foreseen(facts: &Facts) -> Pins {
     );
     on(Effects::PROFILING, PinReason::Profiling);
     on(Effects::SEQUENCE_READ | Effects::SEQUENCE_WRITE, PinReason::Sequence);
-    on(Effects::XA, PinReason::Xa);
+    let pins_nothing = matches!(facts.txn, TransactionControl::Xa(XaVerb::Recover | XaVerb::Commit | XaVerb::Rollback))
+        && facts.statements == StatementCount::One;
+    if !pins_nothing {
+        on(Effects::XA, PinReason::Xa);
+    }
     if !facts.certain {
         pins.insert(PinReason::UnreadStatement);
     }
@@ -80,7 +84,9 @@ pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
     if !asks_found_rows && !asks_diagnostics {
         pins.remove(PinReason::FoundRows);
     }
-    pins = pins.union(if reported.error { foreseen(facts).minus(harmless_if_failed()) } else { foreseen(facts) });
+    // Of several statements, those before the one that failed were done.
+    let nothing_done = reported.error && facts.statements == StatementCount::One;
+    pins = pins.union(if nothing_done { foreseen(facts).minus(harmless_if_failed()) } else { foreseen(facts) });
     if !reported.error {
         end_locks(&mut pins, facts);
     }

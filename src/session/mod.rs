@@ -5,6 +5,7 @@
 
 pub mod baseline;
 pub mod effects;
+pub mod held;
 pub mod pins;
 pub mod plan;
 pub mod state;

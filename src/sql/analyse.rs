@@ -84,7 +84,9 @@ impl Scanner<'_> {
                 if self.next.is(Keyword::User) {
                     self.effect(Effects::ACCOUNT);
                 }
-                self.plain(Verb::Rename, Ddl, true);
+                self.is_a(Verb::Rename, Ddl);
+                self.statement.implicit_commit = true;
+                self.name_tables_of_rename();
             }
             Keyword::Truncate => self.plain(Verb::Truncate, Ddl, true),
             Keyword::Optimize => self.plain(Verb::Optimize, Admin, true),

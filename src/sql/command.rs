@@ -172,16 +172,24 @@ impl Scanner<'_> {
     pub(super) fn handler(&mut self) {
         self.is_a(Verb::Handler, StatementClass::Read);
         self.pass();
+        let mut table = None;
         while self.current.is_name() || self.current.kind == TokenKind::Dot {
             let name = self.current.is_name();
+            table = name.then_some(self.current);
             self.pass();
             if name && self.current.kind != TokenKind::Dot {
                 break;
             }
         }
         match self.current.keyword {
-            Keyword::Open => self.effect(Effects::HANDLER_OPEN),
-            Keyword::Close => self.effect(Effects::HANDLER_CLOSE),
+            Keyword::Open => {
+                self.effect(Effects::HANDLER_OPEN);
+                self.name_handler(table);
+            }
+            Keyword::Close => {
+                self.effect(Effects::HANDLER_CLOSE);
+                self.name_handler(table);
+            }
             Keyword::Read => self.effect(Effects::HANDLER_USE),
             _ => {
                 self.effect(Effects::HANDLER_OPEN | Effects::HANDLER_USE);
@@ -198,7 +206,10 @@ impl Scanner<'_> {
         self.pass();
         match self.current.keyword {
             Keyword::Table | Keyword::Tables => self.effect(Effects::LOCK_TABLES),
-            Keyword::Instance => self.effect(Effects::FLUSH_READ_LOCK),
+            Keyword::Instance => {
+                self.effect(Effects::FLUSH_READ_LOCK);
+                self.named().locks_instance = true;
+            }
             _ => {
                 self.effect(Effects::LOCK_TABLES | Effects::FLUSH_READ_LOCK);
                 self.doubt();
@@ -213,7 +224,9 @@ impl Scanner<'_> {
         self.statement.implicit_commit = true;
         self.pass();
         // UNLOCK INSTANCE ends a lock of its own and no other.
-        if !self.at(Keyword::Instance) {
+        if self.at(Keyword::Instance) {
+            self.named().unlocks_instance = true;
+        } else {
             self.effect(Effects::UNLOCK_TABLES);
         }
         if !matches!(self.current.keyword, Keyword::Table | Keyword::Tables | Keyword::Instance) {
@@ -227,10 +240,19 @@ impl Scanner<'_> {
         self.is_a(Verb::Backup, StatementClass::Admin);
         self.statement.implicit_commit = true;
         self.pass();
-        if self.at(Keyword::Unlock) || (self.at(Keyword::Stage) && self.next.is(Keyword::End)) {
+        if self.at(Keyword::Unlock) {
             self.effect(Effects::UNLOCK_TABLES);
+            self.named().backup_unlock = true;
+        } else if self.at(Keyword::Stage) && self.next.is(Keyword::End) {
+            self.effect(Effects::UNLOCK_TABLES);
+            self.named().backup_stage_end = true;
         } else {
             self.effect(Effects::FLUSH_READ_LOCK);
+            if self.at(Keyword::Lock) {
+                self.named().backup_lock = true;
+            } else {
+                self.named().backup_stage = true;
+            }
         }
         self.pass_rest();
     }
@@ -323,6 +345,8 @@ impl Scanner<'_> {
         if temporary {
             self.effect(Effects::TEMPORARY_TABLE);
             self.statement.implicit_commit = false;
+            self.pass();
+            self.name_created_table();
         }
         self.statement.hide_volatile = true;
         while !self.at_end() && !matches!(self.current.keyword, Keyword::Select | Keyword::With | Keyword::Values) {
@@ -352,7 +376,8 @@ impl Scanner<'_> {
                     self.effect(Effects::ACCOUNT);
                     break;
                 }
-                Keyword::Table | Keyword::View | Keyword::Procedure | Keyword::Function => break,
+                Keyword::Table => return self.name_altered_table(),
+                Keyword::View | Keyword::Procedure | Keyword::Function => break,
                 _ => self.pass(),
             }
         }
@@ -371,10 +396,14 @@ impl Scanner<'_> {
             Keyword::Temporary => {
                 self.effect(Effects::TEMPORARY_TABLE_DROP);
                 self.statement.implicit_commit = false;
+                self.pass();
             }
             Keyword::Table | Keyword::Tables | Keyword::Sequence => self.effect(Effects::TEMPORARY_TABLE_DROP),
             Keyword::User | Keyword::Role => self.effect(Effects::ACCOUNT),
             _ => {}
+        }
+        if matches!(self.current.keyword, Keyword::Table | Keyword::Tables) {
+            self.name_dropped_tables();
         }
         self.pass_rest();
     }

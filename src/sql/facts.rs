@@ -554,8 +554,7 @@ pub struct Facts {
     pub locking_read: bool,
     /// FROM stands in it: it may read rows.
     pub reads_tables: bool,
-    /// Volatile calls that can be rewritten, in the order of the text. Filled for a single statement only; elsewhere
-    /// [`Effects::VOLATILE_HIDDEN`] is set.
+    /// Volatile calls that can be rewritten, in the order of the text. Filled for a single statement only; elsewhere [`Effects::VOLATILE_HIDDEN`] is set.
     pub volatile: SmallVec<[VolatileCall; 2]>,
     /// The assignments of SET (not those of SET STATEMENT), of all statements, in the order of the text.
     pub set: SmallVec<[SetItem; 2]>,
@@ -573,6 +572,8 @@ pub struct Facts {
     pub use_schema: Option<Span>,
     /// The name in PREPARE, EXECUTE, DEALLOCATE PREPARE, without its quotes; the last one.
     pub prepared_name: Option<Span>,
+    /// What it makes or ends by name.
+    pub named: Option<Box<super::named::Named>>,
 }
 
 impl Facts {

@@ -12,6 +12,7 @@ pub mod functions;
 pub mod keywords;
 pub mod lexer;
 pub mod literal;
+pub mod named;
 pub mod rewrite;
 mod scan;
 mod select;

@@ -101,6 +101,11 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// A lexer behind the next token, to look further ahead with.
+    pub fn ahead(&self) -> Lexer<'a> {
+        self.lexer.clone()
+    }
+
     pub fn in_doubt(&self) -> bool {
         self.lexer.in_doubt()
     }
@@ -297,8 +302,14 @@ impl<'a> Scanner<'a> {
         };
         match known {
             Some(FunctionEffect::Pure) => {}
-            Some(FunctionEffect::GetLock) => self.effect(Effects::GET_LOCK),
-            Some(FunctionEffect::ReleaseLock) => self.effect(Effects::RELEASE_LOCK),
+            Some(FunctionEffect::GetLock) => {
+                self.effect(Effects::GET_LOCK);
+                self.name_lock();
+            }
+            Some(FunctionEffect::ReleaseLock) => {
+                self.effect(Effects::RELEASE_LOCK);
+                self.name_release();
+            }
             Some(FunctionEffect::Volatile(kind)) => self.statement.pending = Some((kind, token.span)),
             Some(FunctionEffect::SequenceWrite) => self.effect(Effects::SEQUENCE_WRITE),
             Some(FunctionEffect::SequenceRead) => self.effect(Effects::SEQUENCE_READ),

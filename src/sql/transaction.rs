@@ -173,6 +173,7 @@ impl Scanner<'_> {
             _ => return self.lost(),
         };
         self.statement.txn = TransactionControl::Xa(verb);
+        self.name_xid();
         self.scan_rest();
     }
 }
