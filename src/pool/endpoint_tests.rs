@@ -58,6 +58,7 @@ fn session(serial: u64, behaves: u8, in_state: u8) -> (Box<ServerSession>, UnixS
         last_use: None,
         fresh: true,
         unread_insert_id: None,
+        next_transaction: Default::default(),
         last_insert_id: Some(0),
         prepared: ServerStatements::new(8),
         text_statements: Default::default(),

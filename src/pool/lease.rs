@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::pool::endpoint::Endpoint;
 use crate::pool::session::ServerSession;
+use crate::session::next_transaction::Pending;
 
 /// A server session in use.
 #[derive(Debug)]
@@ -59,6 +60,10 @@ impl Lease {
     pub fn release(mut self, now: Instant) {
         // A session outside every cap serves nobody else: dropping the lease closes it.
         let Some(endpoint) = self.place.endpoint.clone() else { return };
+        if self.next_transaction != Pending::Nothing {
+            // What one client set for its next transaction is for nobody else's: dropping the lease closes the connection.
+            return;
+        }
         let Some(session) = self.session.take() else { return };
         match endpoint.give(session, now) {
             // The place went with the session to its next user, or stays with it among the free ones.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::pool::prepared::ServerStatements;
 use crate::pool::server_conn::ServerConn;
 use crate::protocol::mysql::capability::Capabilities;
+use crate::session::next_transaction::Pending;
 use crate::session::state::SessionState;
 use crate::session::text_statement::TextStatements;
 use crate::topology::NodeId;
@@ -46,6 +47,8 @@ pub struct ServerSession {
     pub last_use: Option<LastUse>,
     /// A client whose LAST_INSERT_ID() may have changed here and was not read yet.
     pub unread_insert_id: Option<u32>,
+    /// What waits here for the next transaction. Nobody else gets the server session while anything does.
+    pub next_transaction: Pending,
     /// What LAST_INSERT_ID() is known to return here.
     pub last_insert_id: Option<u64>,
     /// Prepared statements on it.

@@ -13,6 +13,7 @@ use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::session::baseline::Baseline;
+use crate::session::next_transaction::Pending;
 use crate::session::state::{CharacterSets, SessionState};
 use crate::topology::NodeView;
 use crate::topology::variables::EMPTY_VALUE_REFUSED;
@@ -86,6 +87,7 @@ pub async fn prepare(
         state,
         last_use: None,
         unread_insert_id: None,
+        next_transaction: Pending::Nothing,
         last_insert_id: Some(0),
         prepared: ServerStatements::new(prepared_statements_max),
         text_statements: crate::session::text_statement::TextStatements::default(),

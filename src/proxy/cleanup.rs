@@ -10,6 +10,7 @@ use crate::pool::flight::{self, Ask};
 use crate::pool::lease::Lease;
 use crate::pool::setup;
 use crate::proxy::context::Context;
+use crate::session::next_transaction::Pending;
 use crate::session::pins::Pins;
 use crate::session::state::SessionState;
 
@@ -72,6 +73,8 @@ pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
     session.text_statements.clear();
     session.last_use = None;
     session.last_insert_id = Some(0);
+    // MariaDB and MySQL drop it with the reset, and say so once they track again.
+    session.next_transaction = Pending::Nothing;
     if let Some(owner) = session.unread_insert_id.take() {
         cx.insert_id_lost(owner, session.serial);
     }

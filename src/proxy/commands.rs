@@ -12,6 +12,7 @@ use crate::proxy::registry::InsertId;
 use crate::proxy::session::{ClientSession, Flow, LASTING_STATUS};
 use crate::proxy::wire::RequestHead;
 use crate::session::held::Held;
+use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::SessionState;
 use crate::session::transaction::Transaction;
@@ -115,6 +116,7 @@ impl ClientSession {
         self.found_rows = Some(0);
         self.found_rows_here = false;
         self.lost = None;
+        self.next_transaction = Pending::Nothing;
         *self.handle.insert_id() = InsertId::Zero;
         self.set_pins(Pins::NONE);
         self.refresh_notes();

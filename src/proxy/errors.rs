@@ -174,12 +174,13 @@ pub fn transaction_lost(node: &str, pins: &str) -> ErrorReply {
     )
 }
 
-/// A harmless statement's connection to its node was closed while the node lives.
-pub fn interrupted(node: &str) -> ErrorReply {
+/// A harmless statement's connection to its node was closed while the node lives. `pins` are what was lost with it.
+pub fn interrupted(node: &str, pins: &str) -> ErrorReply {
     reply(
         1317,
         format!(
-            "Query execution was interrupted: node '{node}' lives and closed this session's connection, as it does after a KILL; run the statement again"
+            "Query execution was interrupted: node '{node}' lives and closed this session's connection, as it does after a KILL; run the statement again{}",
+            and_state(pins)
         ),
     )
 }

@@ -480,6 +480,7 @@ impl ClientSession {
                 self.set_pins(pins);
             }
         }
+        self.apply_next_transaction(request.facts, report);
         self.notes();
     }
 }

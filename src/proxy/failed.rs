@@ -21,6 +21,7 @@ use crate::proxy::report::Report;
 use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::wire::RequestHead;
+use crate::session::pins::PinReason;
 use crate::session::transaction::Transaction;
 use crate::sql::{Facts, TransactionControl};
 
@@ -108,9 +109,16 @@ impl ClientSession {
         request: &Request<'_>,
         attempts: &mut Attempts,
     ) -> Option<Served> {
-        let pins = self.pins.to_string();
-        let lost_too = if self.pins.is_lasting() { pins.as_str() } else { "" };
         let decision = failover::decide(&failure);
+        let over = !matches!(
+            decision,
+            Decision::RunAgain | Decision::TryAnother | Decision::Forget | Decision::RollBack | Decision::PassOn
+        );
+        let sent = over && matches!(failure.stage, Stage::Send | Stage::Answer);
+        let lost = self.lost_pins(sent);
+        let pins = lost.to_string();
+        let names = lost.is_lasting() || lost.contains(PinReason::NextTransaction);
+        let lost_too = if names { pins.as_str() } else { "" };
         let lease = self.lease.take();
         let node = lease.as_ref().map(|l| l.node);
         let name = node.map_or_else(|| "?".into(), |n| self.cx.node_name(n));
@@ -146,7 +154,7 @@ impl ClientSession {
                 Told::InTheMiddle(errors::transaction_lost(&name, lost_too))
             }
             Decision::OutcomeUnknown => Told::InTheMiddle(errors::outcome_unknown(&name, lost_too)),
-            Decision::Interrupted => Told::InTheMiddle(errors::interrupted(&name)),
+            Decision::Interrupted => Told::InTheMiddle(errors::interrupted(&name, lost_too)),
             // Rows have reached the client: the error takes the place of the next one.
             Decision::AnswerCut => Told::InTheMiddle(errors::answer_cut(&name, lost_too)),
             // `doubted` passes these on itself.

@@ -93,6 +93,11 @@ impl Measure {
         items.add(ReplayItem::Role, u64::from(plan.role.is_some()));
     }
 
+    /// The characteristics of a next transaction were said again.
+    pub fn characteristics_replayed(&self) {
+        self.metrics.replay_items.increment(ReplayItem::Characteristics);
+    }
+
     /// A statement was prepared again.
     pub fn prepared_again(&self) {
         self.metrics.replay_items.increment(ReplayItem::Prepared);

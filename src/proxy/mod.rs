@@ -17,6 +17,7 @@ pub mod kill;
 pub mod login_nodes;
 pub mod login_target;
 pub mod measure;
+mod next_transaction;
 mod reader;
 pub mod registry;
 pub mod relay;

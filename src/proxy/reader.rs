@@ -20,6 +20,7 @@ use crate::proxy::registry::InsertId;
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Execution;
 use crate::router::{self, Against, Choice, ClusterView, Kept, SessionView, StatementKind, Stay, Why, kind};
+use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
 use crate::sql::{Effects, Facts, StatementClass, VolatileKind};
@@ -98,7 +99,7 @@ impl ClientSession {
             Some(Against::Transaction)
         } else if !self.status.contains(StatusFlags::AUTOCOMMIT) {
             Some(Against::Autocommit)
-        } else if !self.pins.is_empty() {
+        } else if !self.pins.is_empty() || self.next_transaction != Pending::Nothing {
             Some(Against::Pinned)
         } else if isolation.is_some_and(|level| level.eq_ignore_ascii_case(b"SERIALIZABLE")) {
             Some(Against::Serializable)
@@ -282,11 +283,13 @@ impl ClientSession {
         let Some(lease) = &mut self.lease else { return };
         let node = lease.node;
         let mut clean = true;
-        if in_transaction {
+        if in_transaction || lease.next_transaction != Pending::Nothing {
+            // It uses up what waits for the next transaction, too.
             lease.last_use = None;
             let asks = [Ask::Query(Bytes::from_static(END_TRANSACTION))];
             let ended = flight::fly(&mut lease.conn, b"", &asks).await;
             clean = ended.is_ok_and(|answers| answers.iter().all(|answer| answer.error.is_none()));
+            lease.next_transaction = Pending::Nothing;
         }
         self.transaction = Transaction::Idle;
         self.status.remove(StatusFlags::IN_TRANS | StatusFlags::IN_TRANS_READONLY);

@@ -18,6 +18,7 @@ use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Missing;
+use crate::session::next_transaction::NextTransaction;
 use crate::session::plan::{ReplayPlan, Unreachable};
 use crate::session::state::SessionState;
 
@@ -38,6 +39,8 @@ pub(super) enum Purpose {
     PrepareName(Arc<str>),
     /// Deallocates a name of somebody else's. It is gone, whatever the answer.
     ForgetName(Arc<str>),
+    /// Sets this for the next transaction. An error is one of state.
+    NextTransaction(NextTransaction),
 }
 
 /// What a flight brought for the client.
@@ -89,13 +92,17 @@ impl ClientSession {
             None => None,
         };
         let names = self.name_entries()?;
-        if equal && missing.is_none() && names.is_empty() {
+        let more = !(equal && missing.is_none() && names.is_empty());
+        // Last of all: what belay itself says must not use it up.
+        let next = self.next_transaction_entry(more);
+        if !more && next.is_none() {
             return Ok(());
         }
         let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let entries = entries_of(&plan, unread, set_option, clear_diagnostics).and_then(|mut entries| {
             entries.extend(missing.as_ref().map_or(Ok(Vec::new()), |missing| preparing(&self.state, missing))?);
             entries.extend(names);
+            entries.extend(next);
             Ok(entries)
         });
         let entries = match entries {
@@ -197,6 +204,9 @@ impl ClientSession {
             }
             Purpose::Prepare | Purpose::PrepareName(_) => None,
             Purpose::Diagnostics => answer.error.map(|error| ("diagnostics", error)),
+            Purpose::NextTransaction(next) => {
+                self.next_transaction_there(next, &answer).map(|error| ("next transaction", error))
+            }
         }
     }
 

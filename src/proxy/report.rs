@@ -9,6 +9,7 @@ use crate::protocol::mysql::packet::err::ErrPacket;
 use crate::protocol::mysql::packet::ok::OkPacket;
 use crate::protocol::mysql::packet::session_state::{SessionChange, SessionChanges, put_session_change};
 use crate::session::effects::Reported;
+use crate::session::next_transaction::Characteristics;
 
 /// A change to apply to the client's and the server session's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +124,9 @@ impl Report {
                     self.changes.push(Change::Schema(Bytes::copy_from_slice(name)));
                 }
                 SessionChange::StateChanged(changed) => self.flags.state_changed |= changed,
-                SessionChange::TransactionCharacteristics(sql) => self.flags.characteristics = Some(!sql.is_empty()),
+                SessionChange::TransactionCharacteristics(sql) => {
+                    self.flags.characteristics = Some(Characteristics::read(sql));
+                }
                 SessionChange::TransactionState(state) => self.flags.tables_locked = Some(state.get(7) == Some(&b'L')),
                 SessionChange::Gtid(gtid) => self.gtid = Some(Bytes::copy_from_slice(gtid)),
                 SessionChange::UserVariable { .. } => {}

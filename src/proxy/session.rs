@@ -35,6 +35,7 @@ use crate::proxy::send::Sending;
 use crate::proxy::text_statements::TextNeed;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
 use crate::session::held::{self, Held};
+use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, ParseState, SessionState};
 use crate::session::statement::ClientStatements;
@@ -132,6 +133,8 @@ pub struct ClientSession {
     pub(super) parsed: Option<Arc<ParseState>>,
     /// The last statement that touched data, and where; a node that follows must have all of it.
     pub(super) seen: Option<Seen>,
+    /// What SET TRANSACTION has set for the next transaction.
+    pub(super) next_transaction: Pending,
     /// As the snapshot had it when the present server session was bound.
     pub(super) writer_epoch: u64,
     /// What is known of readers: see `reader.rs`.
@@ -197,6 +200,7 @@ impl ClientSession {
         }
         if signals & signal::PIN_EXPIRED != 0 {
             self.expire_momentary_pins();
+            Box::pin(self.put_aside_next_transaction()).await;
         }
         if signals & signal::NODE_LOST != 0
             && self.lease.as_ref().is_some_and(|lease| self.cx.cluster.load().is_down(lease.node))
@@ -340,7 +344,7 @@ impl ClientSession {
         let name = self.cx.node_name(lease.node);
         let decision = decide(&failure);
         self.lost = match decision {
-            Decision::StateLost => Some(errors::state_lost(&name, &self.pins.to_string())),
+            Decision::StateLost => Some(errors::state_lost(&name, &self.lost_pins(false).to_string())),
             Decision::TransactionLost => Some(errors::transaction_lost(&name, "")),
             _ => {
                 self.cx.measure.masked(crate::metrics::labels::Masked::IdleLoss);
@@ -374,6 +378,7 @@ impl ClientSession {
         drop(running);
         self.sequence_here = false;
         self.forget_unread(self.pins);
+        self.next_transaction_unbound();
         if let Some(lease) = &self.lease
             && let Some(endpoint) = lease.endpoint()
         {

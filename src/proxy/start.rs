@@ -30,6 +30,7 @@ use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::text_statements::TextNeed;
 use crate::session::baseline::Baseline;
+use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
@@ -106,6 +107,7 @@ impl ClientSession {
             names_uncertain: false,
             follows_name: false,
             seen: None,
+            next_transaction: Pending::Nothing,
             writer_epoch: 0,
             wrote: false,
             readers: Readers::default(),

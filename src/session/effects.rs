@@ -4,6 +4,7 @@
 
 use crate::sql::{Effects, Facts, StatementCount, TransactionControl, Verb, VolatileKind, XaVerb};
 
+use super::next_transaction::Characteristics;
 use super::pins::{PinReason, Pins};
 
 /// What the server reported with the last OK (or EOF) of an answer, besides values.
@@ -15,8 +16,8 @@ pub struct Reported {
     pub values: bool,
     /// LOCK TABLES is in force, if the transaction state was reported.
     pub tables_locked: Option<bool>,
-    /// Characteristics for the next transaction are pending, if reported.
-    pub characteristics: Option<bool>,
+    /// What was reported of the transaction's characteristics.
+    pub characteristics: Option<Characteristics>,
     /// Warnings of the last result.
     pub warnings: u16,
     /// The answer ended with an error.
@@ -45,7 +46,6 @@ pub fn foreseen(facts: &Facts) -> Pins {
     on(Effects::CUT_SHORT, PinReason::LongStatement);
     on(Effects::HANDLER_OPEN | Effects::HANDLER_USE, PinReason::Handler);
     on(Effects::TEXT_PREPARE | Effects::TEXT_EXECUTE, PinReason::TextPrepare);
-    on(Effects::NEXT_TRANSACTION, PinReason::NextTransaction);
     on(Effects::ROLE, PinReason::Role);
     on(Effects::ROUTINE, PinReason::UnseenCode);
     on(Effects::UNKNOWN, PinReason::UnreadStatement);
@@ -105,15 +105,6 @@ pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
         }
         None => {}
     }
-    match reported.characteristics {
-        Some(true) if !reported.in_transaction => {
-            pins.insert(PinReason::NextTransaction);
-        }
-        Some(false) => {
-            pins.remove(PinReason::NextTransaction);
-        }
-        _ => {}
-    }
     pins
 }
 
@@ -126,7 +117,6 @@ fn harmless_if_failed() -> Pins {
         PinReason::GlobalReadLock,
         PinReason::Handler,
         PinReason::TextPrepare,
-        PinReason::NextTransaction,
         PinReason::Role,
         PinReason::FoundRows,
     ] {

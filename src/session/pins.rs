@@ -22,7 +22,7 @@ pub enum PinReason {
     Handler,
     /// PREPARE in SQL.
     TextPrepare,
-    /// SET TRANSACTION waits for its transaction.
+    /// SET TRANSACTION waits for its transaction. It follows the client if the server session is lost.
     NextTransaction,
     /// A cursor is open.
     Cursor,
@@ -56,10 +56,12 @@ pub enum PinReason {
     UnreadUserVariables,
     /// SET ROLE ran, and what it did was not read yet. It ends when it is, after the transaction.
     UnreadRole,
+    /// SET TRANSACTION ran, and whether what it set still waits for its transaction is not known.
+    UncertainNextTransaction,
 }
 
 /// Every reason, in the order of its bit.
-pub const REASONS: [PinReason; 25] = [
+pub const REASONS: [PinReason; 26] = [
     PinReason::LoginNotRecorded,
     PinReason::UserVariables,
     PinReason::TemporaryTable,
@@ -85,6 +87,7 @@ pub const REASONS: [PinReason; 25] = [
     PinReason::Sequence,
     PinReason::UnreadUserVariables,
     PinReason::UnreadRole,
+    PinReason::UncertainNextTransaction,
 ];
 
 impl PinReason {
@@ -116,6 +119,7 @@ impl PinReason {
             PinReason::Sequence => "sequence",
             PinReason::UnreadUserVariables => "unread_user_variables",
             PinReason::UnreadRole => "unread_role",
+            PinReason::UncertainNextTransaction => "uncertain_next_transaction",
         }
     }
 
