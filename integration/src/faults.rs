@@ -273,7 +273,10 @@ impl Faults {
     /// The node is dead: connections are reset, new ones refused.
     pub fn die(&self) -> Result<()> {
         self.shared.cut(Some(Mode::Refuse), true);
-        self.wait_listening(false)
+        self.wait_listening(false)?;
+        wait_for("the end of all connections", Duration::from_secs(10), || {
+            (self.shared.inner().open == 0).then_some(())
+        })
     }
 
     /// New connections are refused; those that are open stay.
