@@ -1,6 +1,6 @@
 //! State that follows a client instead of keeping its server session: user variables, with their types, wherever its next statement runs.
 
-use belay_integration::belay::{Belay, Options};
+use belay_integration::belay::{Belay, Options, direct};
 use belay_integration::oracle::{Step, assert_same};
 use belay_integration::paths::Scratch;
 use belay_integration::process::wait_for;
@@ -145,6 +145,69 @@ fn answers_about_the_last_statement_on_mariadb() -> Result<()> {
 #[test]
 fn answers_about_the_last_statement_on_mysql() -> Result<()> {
     last_statement(Stage::mysql(&*shared::mysql()?, 1)?)
+}
+
+/// Each client sees the GTID of its own last transaction, whoever wrote on its server session since, and also when its node is gone.
+#[test]
+fn the_last_gtid_is_the_client_s_own() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let mut cluster = shared::galera()?;
+    let mut belay = Options::new(cluster.addresses()).server_connections_max(1).start()?;
+    let client = || Wire::login(belay.address(), &Login::new(APP, APP).schema("test"));
+    let (mut a, mut b) = (client()?, client()?);
+    let asks = "SELECT @@last_gtid";
+    b.query("CREATE OR REPLACE TABLE of_gtids (id INT PRIMARY KEY AUTO_INCREMENT)")?;
+    assert_eq!(a.text(asks)?, "", "another client's");
+    let insert = "INSERT INTO of_gtids VALUES ()";
+    let mut own = Vec::new();
+    for client in [&mut a, &mut b] {
+        client.query(insert)?;
+        let all = client.text("SELECT @@global.gtid_binlog_pos")?;
+        let gtid = client.text("SELECT @@session.last_gtid AS own")?;
+        assert!(all.split(',').any(|last| last == gtid), "{gtid} is not in {all}");
+        own.push(gtid);
+    }
+    for (client, gtid) in [&mut a, &mut b].into_iter().zip(&own) {
+        client.query("SELECT 1")?;
+        assert_eq!(&client.text(asks)?, gtid);
+        let prepared = client.prepare(asks)?;
+        // A binary row: header, bitmap of NULLs, length, value.
+        let row = format!("\0\0{}{gtid}", char::from(gtid.len() as u8));
+        assert_eq!(client.execute(prepared, &[])?.rows().first_value(), Some(row));
+        assert_eq!(client.text(&format!("SELECT @@last_gtid = '{gtid}'"))?, "1");
+    }
+    let port = a.text("SELECT @@port")?;
+    let writer =
+        cluster.addresses().iter().position(|address| address.ends_with(&format!(":{port}"))).ok_or("no writer")?;
+    cluster.node_mut(writer)?.kill()?;
+    assert_eq!(a.text(asks)?, own[0]);
+    cluster.restart(writer)?;
+    cluster.wait_whole(Duration::from_secs(60))?;
+    let mut admin = cluster.node(writer)?.admin()?;
+    admin.query("INSERT INTO test.of_gtids VALUES ()")?;
+    assert_ne!(admin.text(asks)?, "");
+    for client in [&mut a, &mut admin] {
+        client.command(0x1f, b"")?;
+        assert_eq!(client.text(asks)?, "", "COM_RESET_CONNECTION forgets it");
+    }
+    admin.query("DROP TABLE test.of_gtids")?;
+    belay.assert_healthy()
+}
+
+/// The columns of its answers are those of a server.
+#[test]
+fn the_last_gtid_looks_like_a_server_s() -> Result<()> {
+    let script = [
+        "SELECT @@last_gtid",
+        "SELECT @@last_gtid AS g, @@session.last_gtid = ''",
+        "SELECT CONCAT(@@last_gtid, 'x') LIKE 'x'",
+    ];
+    let steps: Vec<Step<'_>> = script.iter().map(|sql| Step::Sql(sql)).collect();
+    let mut stage = Stage::mariadb(&*shared::mariadb()?, 1)?;
+    stage.same(&steps)?;
+    stage.belay.assert_healthy()
 }
 
 #[test]

@@ -39,8 +39,10 @@ impl ClientSession {
         let Some(lease) = &self.lease else { return };
         if let Some(gtid) = &report.gtid {
             self.wrote = false;
-            if lease.conn.flavor == Flavor::MySql {
-                self.cx.gtids_reported.store(true, Ordering::Relaxed);
+            match lease.conn.flavor {
+                Flavor::MySql => self.cx.gtids_reported.store(true, Ordering::Relaxed),
+                Flavor::MariaDb => self.last_gtid = Some(gtid.clone()),
+                Flavor::OceanBase => {}
             }
             self.see(Some(Written::At(gtid.clone())));
             return;

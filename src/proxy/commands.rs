@@ -115,6 +115,8 @@ impl ClientSession {
         self.row_count = 0;
         self.found_rows = Some(0);
         self.found_rows_here = false;
+        // MariaDB forgets it with a reset (observed).
+        self.last_gtid = None;
         self.lost = None;
         self.next_transaction = Pending::Nothing;
         *self.handle.insert_id() = InsertId::Zero;

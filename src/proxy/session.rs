@@ -113,6 +113,8 @@ pub struct ClientSession {
     pub(super) named: Option<Arc<Named>>,
     /// User variables that were written on the bound server session, and not read since.
     pub(super) unread: Vec<Arc<str>>,
+    /// The GTID of the client's last transaction that has one (MariaDB).
+    pub(super) last_gtid: Option<Bytes>,
     /// What is held on the bound server session by name; `None`: nothing.
     pub(super) held: Option<Box<Held>>,
     /// Warnings of the last statement were not asked for in time, and are gone.

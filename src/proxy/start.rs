@@ -96,6 +96,7 @@ impl ClientSession {
             pending_collation: None,
             sets_untracked: false,
             named: None,
+            last_gtid: None,
             held: None,
             unread: Vec::new(),
             diagnostics_lost: false,

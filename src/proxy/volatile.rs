@@ -1,5 +1,5 @@
 //! Answers that belong to the client's last statement or to its connection, and that the server session at hand can't know:
-//! CONNECTION_ID(), ROW_COUNT(), FOUND_ROWS(). Where the lexer found the call for certain, its value takes its place in the text.
+//! CONNECTION_ID(), ROW_COUNT(), FOUND_ROWS(), @@last_gtid. Where the lexer found the call for certain, its value takes its place in the text.
 
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::frame::HEADER_BYTES;
@@ -7,7 +7,8 @@ use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::errors;
 use crate::proxy::execute::{Request, command_packet};
 use crate::proxy::session::ClientSession;
-use crate::sql::{Facts, StatementCount, VolatileKind};
+use crate::session::pins::PinReason;
+use crate::sql::{Facts, Flavor as LexFlavor, StatementCount, VolatileKind};
 
 impl ClientSession {
     /// Puts values in place of calls in a COM_QUERY.
@@ -51,8 +52,21 @@ impl ClientSession {
             VolatileKind::FoundRows if !found_rows_here => {
                 Some(format!("CAST({} AS UNSIGNED)", self.found_rows.unwrap_or(0)).into_bytes())
             }
+            VolatileKind::LastGtidVar => self.last_gtid_literal(),
             _ => None,
         };
         Ok(crate::sql::rewrite::answer_volatile(sql, facts, &self.lex_context(), answer))
+    }
+
+    /// The client's own last GTID. MariaDB reports it with the answer that ends the transaction; the server session may have made others since, for
+    /// others. `None` where the server is to say it: MySQL has no such variable, and a client that chose its own tracking has its server session for itself.
+    fn last_gtid_literal(&self) -> Option<Vec<u8>> {
+        let ours =
+            matches!(self.lex_flavor, LexFlavor::MariaDb { .. }) && !self.pins.contains(PinReason::SessionTracking);
+        let digits = |gtid: &&[u8]| gtid.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-');
+        ours.then(|| {
+            let gtid = self.last_gtid.as_deref().filter(|gtid| digits(gtid)).unwrap_or_default();
+            [b"'", gtid, b"'"].concat()
+        })
     }
 }
