@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::fault::Collector;
-use super::{Config, NodeTlsMode, address, load};
+use super::{Config, NodeTlsMode, address, files};
 
 /// The most nodes that one belay watches.
 pub const NODES_MAX: usize = 256;
@@ -151,7 +151,7 @@ fn tls(config: &Config, faults: &mut Collector<'_>) {
         ("node_tls.key_file", &node.key_file),
     ];
     for (key, path) in files {
-        if let Some(wrong) = path.as_deref().and_then(|p: &Path| load::readable(p).err()) {
+        if let Some(wrong) = path.as_deref().and_then(|p: &Path| files::readable(p).err()) {
             faults.fault(
                 key,
                 wrong,
@@ -191,7 +191,7 @@ fn monitor(config: &Config, faults: &mut Collector<'_>) {
 fn router(config: &Config, faults: &mut Collector<'_>) {
     let router = &config.router;
     for (i, path) in router.rules.iter().enumerate() {
-        if let Err(wrong) = load::readable(path) {
+        if let Err(wrong) = files::readable(path) {
             faults.fault(
                 &format!("router.rules[{}]", i + 1),
                 wrong,

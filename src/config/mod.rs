@@ -7,7 +7,8 @@ pub mod address;
 mod check;
 pub mod document;
 pub mod fault;
-pub mod load;
+pub mod files;
+mod load;
 pub mod schema;
 pub mod secret;
 pub mod template;
@@ -20,7 +21,8 @@ use serde::Deserialize;
 
 pub use document::Environment;
 pub use fault::{Fault, Faults, Place};
-pub use load::{environment, from_text, load, read_rules};
+pub use files::read_rules;
+pub use load::{environment, from_text, load};
 pub use secret::Secret;
 
 /// The whole configuration file.

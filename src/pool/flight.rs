@@ -128,6 +128,14 @@ pub async fn fly(conn: &mut ServerConn, first: &[u8], asks: &[Ask]) -> Result<Ve
     }
 }
 
+impl ServerConn {
+    /// Runs one statement of belay's own. An error reply is an answer; after a [`FlightError`] the connection is of no use.
+    pub async fn query(&mut self, sql: impl Into<Bytes>) -> Result<Answer, FlightError> {
+        let mut answers = fly(self, b"", &[Ask::Query(sql.into())]).await?;
+        answers.pop().ok_or_else(|| FlightError::Protocol("an answer is missing".into()))
+    }
+}
+
 async fn there_and_back(conn: &mut ServerConn, first: &[u8], asks: &[Ask]) -> Result<Vec<Answer>, FlightError> {
     let mut out = scratch::take();
     out.put_slice(first);

@@ -1,9 +1,6 @@
 //! One authenticated connection to a node, and what both sides agreed on.
 
-use bytes::Bytes;
-
 use crate::net::packet_io::PacketIo;
-use crate::pool::flight::{self, Answer, Ask, FlightError};
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::protocol::mysql::flavor::Flavor;
 
@@ -24,12 +21,4 @@ pub struct ServerConn {
     pub status: StatusFlags,
     /// Whether bytes travel encrypted.
     pub tls: bool,
-}
-
-impl ServerConn {
-    /// Runs one statement of belay's own. An error reply is an answer; after a [`FlightError`] the connection is of no use.
-    pub async fn query(&mut self, sql: impl Into<Bytes>) -> Result<Answer, FlightError> {
-        let mut answers = flight::fly(self, b"", &[Ask::Query(sql.into())]).await?;
-        answers.pop().ok_or_else(|| FlightError::Protocol("an answer is missing".into()))
-    }
 }

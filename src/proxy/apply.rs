@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::protocol::mysql::capability::StatusFlags;
+use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::proxy::execute::Kind;
 use crate::proxy::registry::InsertId;
 use crate::proxy::report::{Change, Report};
@@ -12,9 +12,7 @@ use crate::session::effects::{self, Reported};
 use crate::session::held::{self, Outcome};
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
-use crate::sql::{
-    Effects, Facts, Flavor as LexFlavor, LexContext, MultiByte, SetScope, StatementClass, StatementCount, Verb,
-};
+use crate::sql::{Effects, Facts, Flavor as LexFlavor, LexContext, SetScope, StatementClass, StatementCount, Verb};
 
 /// Variables that belong to the character-set group.
 const CHARSET_GROUP: [&str; 4] =
@@ -199,23 +197,16 @@ impl ClientSession {
 
     /// How the lexer has to read this client's statements.
     pub(super) fn lex_context(&self) -> LexContext {
-        let sql_mode = self.state.get("sql_mode").map_or(&b""[..], |v| v.as_ref());
-        let has = |mode: &[u8]| sql_mode.split(|b| *b == b',').any(|m| m.eq_ignore_ascii_case(mode));
+        let lexing = self.state.lexing();
+        let maria = matches!(self.lex_flavor, LexFlavor::MariaDb { .. });
         LexContext {
-            no_backslash_escapes: self.status.contains(StatusFlags::NO_BACKSLASH_ESCAPES)
-                || has(b"NO_BACKSLASH_ESCAPES"),
-            ansi_quotes: has(b"ANSI_QUOTES")
-                || has(b"ANSI")
-                || (matches!(self.lex_flavor, LexFlavor::MariaDb { .. })
-                    && self.status.contains(StatusFlags::ANSI_QUOTES)),
-            multibyte: multi_byte(&self.state.charsets().client),
+            no_backslash_escapes: lexing.no_backslash_escapes
+                || self.status.contains(StatusFlags::NO_BACKSLASH_ESCAPES),
+            ansi_quotes: lexing.ansi_quotes || (maria && self.status.contains(StatusFlags::ANSI_QUOTES)),
             flavor: self.lex_flavor,
-            oracle_mode: has(b"ORACLE"),
-            ignore_space: has(b"IGNORE_SPACE")
-                || self.capabilities.contains(crate::protocol::mysql::capability::Capabilities::IGNORE_SPACE),
-            multi_statements: self
-                .capabilities
-                .contains(crate::protocol::mysql::capability::Capabilities::MULTI_STATEMENTS),
+            ignore_space: lexing.ignore_space || self.capabilities.contains(Capabilities::IGNORE_SPACE),
+            multi_statements: self.capabilities.contains(Capabilities::MULTI_STATEMENTS),
+            ..lexing
         }
     }
 
@@ -273,17 +264,6 @@ fn version_number(text: &str) -> u32 {
     let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(|p| p.parse::<u32>().unwrap_or(0));
     let (major, minor, patch) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     major.min(99) * 10_000 + minor.min(99) * 100 + patch.min(99)
-}
-
-/// Character sets whose second byte may look like a quote or a backslash.
-fn multi_byte(charset: &[u8]) -> MultiByte {
-    match charset {
-        b"gbk" => MultiByte::Gbk,
-        b"sjis" | b"cp932" => MultiByte::Sjis,
-        b"big5" => MultiByte::Big5,
-        b"gb18030" => MultiByte::Gb18030,
-        _ => MultiByte::None,
-    }
 }
 
 #[cfg(test)]

@@ -3,21 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::decide::Why;
+use super::reason::{RuleIndex, Why};
 use super::rules::{
     Destination, NAME_BYTES_MAX, RULES_MAX, Rule, RuleFault, RuleFile, StatementKind, WHY_BYTES_MAX, line_of, parse,
 };
-
-/// A rule of the set that is in force, by its place in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RuleIndex(u16);
-
-impl RuleIndex {
-    /// Its place in [`RuleSet::names`].
-    pub fn index(self) -> usize {
-        usize::from(self.0)
-    }
-}
 
 /// Where statements of one kind go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

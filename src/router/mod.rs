@@ -7,10 +7,12 @@ pub mod balance;
 pub mod compile;
 pub mod decide;
 pub mod kind;
+pub mod reason;
 pub mod rules;
 pub mod stay;
 
-pub use compile::{RuleIndex, RuleSet, Target};
-pub use decide::{Against, Choice, ClusterView, Route, SessionView, Why, choose, decide};
+pub use compile::{RuleSet, Target};
+pub use decide::{Choice, ClusterView, Route, SessionView, choose, decide};
+pub use reason::{Against, RuleIndex, Why};
 pub use rules::{Destination, RuleFault, StatementKind};
 pub use stay::{Kept, Stay, stay};

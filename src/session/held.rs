@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 
 use super::pins::{PinReason, Pins};
-use crate::sql::named::{Name, TableName};
+use crate::sql::names::{Name, TableName};
 use crate::sql::{Effects, Facts, StatementCount, TransactionControl, Verb, XaVerb};
 
 /// Names of one kind that are kept for a client; what is made beyond them has no name.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::baseline::NODE_OWNED;
-use super::state::{CharacterSets, SessionState};
+use super::state::{CharacterSets, SessionState, differing_variables, is_default};
 use super::user_variables::{self, UserValue};
 use crate::sql::literal;
 
@@ -47,76 +46,6 @@ pub enum Unreachable {
 pub struct Unwritable {
     /// The variable.
     pub name: Arc<str>,
-}
-
-/// Variables whose value differs, with the value that `want` has. A variable that `have` changed and `want` does not know is left out, as it can't
-/// be put back: [`distance`] and [`ReplayPlan::between`] refuse such a pair.
-pub fn differing_variables(want: &SessionState, have: &SessionState) -> Vec<(Arc<str>, Bytes)> {
-    let mut out: Vec<(Arc<str>, Bytes)> = Vec::new();
-    if Arc::ptr_eq(want.baseline(), have.baseline()) {
-        merge(want, have, &mut out);
-        return out;
-    }
-    for (name, have_value) in have.baseline().iter() {
-        let have_value = have.get(name).unwrap_or(have_value);
-        if let Some(want_value) = want.get(name)
-            && want_value != have_value
-        {
-            out.push((name.clone(), want_value.clone()));
-        }
-    }
-    for (name, value) in want.variables() {
-        if have.baseline().get(name).is_none() && have.get(name) != Some(value) {
-            out.push((name.clone(), value.clone()));
-        }
-    }
-    for (name, _) in have.variables() {
-        if NODE_OWNED.contains(&&**name) && !want.changed_itself(name) {
-            out.push((name.clone(), DEFAULT));
-        }
-    }
-    out
-}
-
-/// In place of a value: the node's own.
-const DEFAULT: Bytes = Bytes::new();
-
-/// Whether a difference says that a variable goes back to the node's own value.
-pub(super) fn is_default(name: &str, value: &[u8]) -> bool {
-    value.is_empty() && NODE_OWNED.contains(&name)
-}
-
-/// Both lists are sorted: one pass over the two.
-fn merge(want: &SessionState, have: &SessionState, out: &mut Vec<(Arc<str>, Bytes)>) {
-    let (mut w, mut h) = (want.variables().iter().peekable(), have.variables().iter().peekable());
-    loop {
-        match (w.peek(), h.peek()) {
-            (None, None) => return,
-            (Some((wn, wv)), Some((hn, hv))) if wn == hn => {
-                if wv != hv {
-                    out.push((wn.clone(), wv.clone()));
-                }
-                w.next();
-                h.next();
-            }
-            (Some((wn, wv)), hn) if hn.is_none_or(|(hn, _)| wn < hn) => {
-                out.push((wn.clone(), wv.clone()));
-                w.next();
-            }
-            (_, Some((hn, _))) => {
-                if let Some(value) = want.baseline().get(hn) {
-                    out.push((hn.clone(), value.clone()));
-                } else if NODE_OWNED.contains(&&**hn) {
-                    out.push((hn.clone(), DEFAULT));
-                }
-                h.next();
-            }
-            (Some((wn, wv)), None) => {
-                out.push((wn.clone(), wv.clone()));
-                w.next();
-            }
-        }
-    }
 }
 
 /// Whether a replay leads from `have` to `want` at all.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::baseline::Baseline;
+use super::baseline::{Baseline, NODE_OWNED};
 use super::user_variables::{UserValue, UserVariables};
+use crate::sql::{LexContext, MultiByte};
 
 /// The connection's character sets. `collation_connection: None` means: the default collation of `connection` on whatever server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -41,6 +42,7 @@ pub struct SessionState {
     names_held: Vec<Arc<str>>,
     fingerprint: u64,
     parse_fingerprint: u64,
+    lexing: LexContext,
     version: u64,
 }
 
@@ -99,6 +101,7 @@ impl SessionState {
             names_held: Vec::new(),
             fingerprint: 0,
             parse_fingerprint: 0,
+            lexing: LexContext::default(),
             version: 0,
         };
         state.changed();
@@ -212,6 +215,11 @@ impl SessionState {
         self.parse_fingerprint
     }
 
+    /// How the lexer has to read this session's statements, as far as variables tell. Kept, because it is asked for with every statement.
+    pub fn lexing(&self) -> LexContext {
+        self.lexing
+    }
+
     /// The value of a variable in this session.
     pub fn get(&self, name: &str) -> Option<&Bytes> {
         match self.variables.binary_search_by(|(n, _)| n.as_ref().cmp(name)) {
@@ -313,9 +321,9 @@ impl SessionState {
             self.changed();
             return;
         }
-        let differing: Vec<(Arc<str>, Bytes)> = super::plan::differing_variables(other, self);
+        let differing: Vec<(Arc<str>, Bytes)> = differing_variables(other, self);
         for (name, value) in differing {
-            if super::plan::is_default(&name, &value) {
+            if is_default(&name, &value) {
                 self.variables.retain(|(n, _)| *n != name);
             } else {
                 self.set_plain(&name, &value);
@@ -350,6 +358,90 @@ impl SessionState {
         self.charsets.hash(&mut hasher);
         self.schema.hash(&mut hasher);
         self.parse_fingerprint = std::hash::Hasher::finish(&hasher);
+        self.lexing = self.read_lexing();
+    }
+
+    fn read_lexing(&self) -> LexContext {
+        let sql_mode = self.get("sql_mode").map_or(&b""[..], |v| v.as_ref());
+        let has = |mode: &[u8]| sql_mode.split(|b| *b == b',').any(|m| m.eq_ignore_ascii_case(mode));
+        LexContext {
+            no_backslash_escapes: has(b"NO_BACKSLASH_ESCAPES"),
+            ansi_quotes: has(b"ANSI_QUOTES") || has(b"ANSI"),
+            multibyte: MultiByte::of(&self.charsets.client),
+            oracle_mode: has(b"ORACLE"),
+            ignore_space: has(b"IGNORE_SPACE"),
+            ..LexContext::default()
+        }
+    }
+}
+
+/// Variables whose value differs, with the value that `want` has. A variable that `have` changed and `want` does not know is left out, as it can't
+/// be put back: a replay plan refuses such a pair.
+pub fn differing_variables(want: &SessionState, have: &SessionState) -> Vec<(Arc<str>, Bytes)> {
+    let mut out: Vec<(Arc<str>, Bytes)> = Vec::new();
+    if Arc::ptr_eq(want.baseline(), have.baseline()) {
+        merge(want, have, &mut out);
+        return out;
+    }
+    for (name, have_value) in have.baseline().iter() {
+        let have_value = have.get(name).unwrap_or(have_value);
+        if let Some(want_value) = want.get(name)
+            && want_value != have_value
+        {
+            out.push((name.clone(), want_value.clone()));
+        }
+    }
+    for (name, value) in want.variables() {
+        if have.baseline().get(name).is_none() && have.get(name) != Some(value) {
+            out.push((name.clone(), value.clone()));
+        }
+    }
+    for (name, _) in have.variables() {
+        if NODE_OWNED.contains(&&**name) && !want.changed_itself(name) {
+            out.push((name.clone(), DEFAULT));
+        }
+    }
+    out
+}
+
+/// In place of a value: the node's own.
+const DEFAULT: Bytes = Bytes::new();
+
+/// Whether a difference says that a variable goes back to the node's own value.
+pub(super) fn is_default(name: &str, value: &[u8]) -> bool {
+    value.is_empty() && NODE_OWNED.contains(&name)
+}
+
+/// Both lists are sorted: one pass over the two.
+fn merge(want: &SessionState, have: &SessionState, out: &mut Vec<(Arc<str>, Bytes)>) {
+    let (mut w, mut h) = (want.variables().iter().peekable(), have.variables().iter().peekable());
+    loop {
+        match (w.peek(), h.peek()) {
+            (None, None) => return,
+            (Some((wn, wv)), Some((hn, hv))) if wn == hn => {
+                if wv != hv {
+                    out.push((wn.clone(), wv.clone()));
+                }
+                w.next();
+                h.next();
+            }
+            (Some((wn, wv)), hn) if hn.is_none_or(|(hn, _)| wn < hn) => {
+                out.push((wn.clone(), wv.clone()));
+                w.next();
+            }
+            (_, Some((hn, _))) => {
+                if let Some(value) = want.baseline().get(hn) {
+                    out.push((hn.clone(), value.clone()));
+                } else if NODE_OWNED.contains(&&**hn) {
+                    out.push((hn.clone(), DEFAULT));
+                }
+                h.next();
+            }
+            (Some((wn, wv)), None) => {
+                out.push((wn.clone(), wv.clone()));
+                w.next();
+            }
+        }
     }
 }
 
@@ -375,6 +467,27 @@ mod tests {
         state.set("sql_mode", b"STRICT");
         assert_eq!(state.variables(), &[]);
         assert!(state.same_as(&SessionState::new(state.baseline().clone(), CharacterSets::default(), None)));
+    }
+
+    #[test]
+    fn what_the_lexer_reads_by_follows_sql_mode_and_character_set() {
+        let mut state = SessionState::new(baseline(), CharacterSets::default(), None);
+        assert_eq!(state.lexing(), LexContext::default());
+        state.set("sql_mode", b"REAL_AS_FLOAT,ANSI_QUOTES,IGNORE_SPACE,NO_BACKSLASH_ESCAPES");
+        state.set("character_set_client", b"gbk");
+        let expected = LexContext {
+            ansi_quotes: true,
+            ignore_space: true,
+            no_backslash_escapes: true,
+            multibyte: MultiByte::Gbk,
+            ..LexContext::default()
+        };
+        assert_eq!(state.lexing(), expected);
+        let mut other = SessionState::new(baseline(), CharacterSets::default(), None);
+        other.become_like(&state);
+        assert_eq!(other.lexing(), expected);
+        state.reset(CharacterSets::default());
+        assert_eq!(state.lexing(), LexContext::default());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! context would run it, skipped where it would not; where that is not known its content is read as code and
 //! [`Lexer::in_doubt`] says so.
 
-use super::facts::{Flavor, LexContext, MultiByte, Span};
+use super::context::{Flavor, LexContext, MultiByte, Span};
 use super::keywords::Keyword;
 
 /// What a token is.

@@ -6,13 +6,15 @@
 
 pub mod analyse;
 mod command;
+pub mod context;
 pub mod digest;
 pub mod facts;
 pub mod functions;
 pub mod keywords;
 pub mod lexer;
 pub mod literal;
-pub mod named;
+mod named;
+pub mod names;
 pub mod rewrite;
 mod scan;
 mod select;
@@ -25,7 +27,7 @@ pub use facts::{
     Effects, Facts, Flavor, Kill, KillTarget, LexContext, Literal, MultiByte, SetItem, SetNames, SetScope,
     SetTransaction, Span, StatementClass, StatementCount, TransactionControl, Verb, VolatileCall, VolatileKind, XaVerb,
 };
-pub use variables::UserVariable;
+pub use names::UserVariable;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,8 @@ use super::facts::{
 use super::functions::{FunctionEffect, function_effect};
 use super::keywords::Keyword;
 use super::lexer::{Lexer, Token, TokenKind};
-use super::variables::{self, UserVariable};
+use super::names::UserVariable;
+use super::variables;
 
 /// More volatile calls than this in one text are not worth rewriting.
 const VOLATILE_CALLS_MAX: usize = 64;

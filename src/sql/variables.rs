@@ -3,15 +3,6 @@
 use super::facts::{Effects, Span, VolatileKind};
 use super::lexer::inside_quotes;
 
-/// A user variable in a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UserVariable {
-    /// Its name without `@` and quotes (may hold doubled quotes).
-    pub name: Span,
-    /// The statement writes it, or may do so.
-    pub written: bool,
-}
-
 /// The name in a token that begins with `@`, without its quotes.
 pub(super) fn user_variable_name(sql: &[u8], token: Span) -> Span {
     let plain = Span { start: token.start + 1, end: token.end };

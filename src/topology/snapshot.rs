@@ -3,35 +3,10 @@
 use std::sync::Arc;
 
 use crate::protocol::mysql::flavor::Flavor;
+use crate::topology::kind::ClusterKind;
 use crate::topology::node::{NodeId, NodeState, NodeView, Role};
 use crate::topology::writer::{self, Candidate};
 use crate::topology::{NodeFacts, TrackedVariables, galera};
-
-/// How the nodes of the cluster belong together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClusterKind {
-    /// No node has answered yet.
-    #[default]
-    Unknown,
-    /// One server.
-    Single,
-    /// Galera: every node that is synced in the primary component can write.
-    Galera,
-    /// Replication of any kind: `read_only` says who is the primary.
-    ReadOnlyFlag,
-}
-
-impl ClusterKind {
-    /// The word for logs and metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            ClusterKind::Unknown => "unknown",
-            ClusterKind::Single => "single",
-            ClusterKind::Galera => "galera",
-            ClusterKind::ReadOnlyFlag => "read_only_flag",
-        }
-    }
-}
 
 /// What the monitor knows of one node after a probe.
 #[derive(Clone, Debug, Default, PartialEq)]

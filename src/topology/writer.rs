@@ -8,8 +8,8 @@
 //!    [`STARTS_EQUAL_S`] of the longest-running one count as equal, and of those the first in the configuration is taken.
 //!    So a node that was restarted goes to the end of the line.
 
+use crate::topology::kind::ClusterKind;
 use crate::topology::node::NodeId;
-use crate::topology::snapshot::ClusterKind;
 
 /// Starts within this many seconds of the earliest one count as equal: `Uptime` counts whole seconds, and probes take time.
 pub const STARTS_EQUAL_S: i64 = 5;
