@@ -46,6 +46,7 @@ if [ "$part" = all ]; then
   need debootstrap debootstrap
   need strace strace
   need perf linux-perf
+  need valgrind valgrind
   need python3 python3
   python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3-venv"
   need node nodejs

@@ -24,6 +24,7 @@ pub struct Options {
     listen_port: Option<u16>,
     admin_port: Option<u16>,
     no_wait: bool,
+    wrapper: Vec<String>,
 }
 
 impl Options {
@@ -75,6 +76,12 @@ impl Options {
         self
     }
 
+    /// As the child of another program (`valgrind …`) that becomes it.
+    pub fn under<S: Into<String>>(mut self, program: impl IntoIterator<Item = S>) -> Options {
+        self.wrapper = program.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Starts it in a scratch directory.
     pub fn start(self) -> Result<Belay> {
         let scratch = Scratch::new("belay")?;
@@ -119,6 +126,7 @@ impl Options {
             config,
             log: dir.join("belay.log"),
             environment: self.environment,
+            wrapper: self.wrapper,
             process: None,
             _scratch: None,
         };
@@ -138,6 +146,7 @@ pub struct Belay {
     config: PathBuf,
     log: PathBuf,
     environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
     process: Option<Process>,
     _scratch: Option<Scratch>,
 }
@@ -156,6 +165,7 @@ impl Belay {
             config: PathBuf::new(),
             log: PathBuf::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
             process: None,
             _scratch: None,
         }
@@ -163,7 +173,14 @@ impl Belay {
 
     /// Starts the process (again); does not wait.
     pub fn launch(&mut self) -> Result<()> {
-        let mut serve = Command::new(belay_binary()?);
+        let mut serve = match self.wrapper.split_first() {
+            None => Command::new(belay_binary()?),
+            Some((program, arguments)) => {
+                let mut wrapped = Command::new(program);
+                wrapped.args(arguments).arg(belay_binary()?);
+                wrapped
+            }
+        };
         serve.arg("serve").arg("--config").arg(&self.config);
         serve.envs(self.environment.iter().map(|(k, v)| (k, v)));
         self.process = Some(Process::start("belay", serve, &self.log, false)?);

@@ -5,6 +5,7 @@
 //! template made once; its handle stops it when dropped, and a watchman process stops it if the test is killed first.
 
 pub mod belay;
+pub mod callgrind;
 pub mod clients;
 pub mod faults;
 pub mod oracle;
