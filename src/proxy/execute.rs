@@ -23,7 +23,7 @@ use crate::proxy::statements::Execution;
 use crate::proxy::text_statements::{self, TextNeed};
 use crate::proxy::wire::{self, RequestHead, ServerRead};
 use crate::session::pins::PinReason;
-use crate::sql::{Facts, StatementCount, TransactionControl};
+use crate::sql::{Facts, TransactionControl};
 
 /// So much of an answer is kept before the client gets any of it, see `relay_answer`.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
@@ -164,8 +164,10 @@ impl ClientSession {
     async fn query(&mut self, head: RequestHead) -> Flow {
         let mut facts = self.read_statement(head);
         self.cx.measure.statement(facts.class);
-        if let Some(kill) = facts.kill.filter(|_| facts.statements == StatementCount::One) {
-            return Box::pin(self.kill(head, kill)).await;
+        match self.plan_kill(&facts, head) {
+            Some(Ok(kill)) => return Box::pin(self.kill(head, kill)).await,
+            Some(Err(error)) => return self.refuse(head, error).await,
+            None => {}
         }
         let release = matches!(
             facts.txn,

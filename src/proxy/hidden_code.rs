@@ -158,7 +158,7 @@ async fn ask(cx: &Context, node: NodeId, code: Code) -> Result<Hidden, String> {
             if tables.error.is_some() || tables.rows.len() > NAMES_MAX {
                 return Ok(Hidden::Unknown("the tables that have triggers can't be listed, or are too many"));
             }
-            names.extend(tables.rows.iter().map(name));
+            names.extend(tables.rows.iter().map(|row| name(row)));
             if names.is_empty() {
                 return Ok(Hidden::Nothing);
             }
@@ -176,11 +176,11 @@ async fn ask(cx: &Context, node: NodeId, code: Code) -> Result<Hidden, String> {
     if views.error.is_some() || views.rows.len() > NAMES_MAX {
         return Ok(Hidden::Unknown("the views can't be listed, or are too many"));
     }
-    names.extend(views.rows.iter().map(name));
+    names.extend(views.rows.iter().map(|row| name(row)));
     Ok(Hidden::Behind(names))
 }
 
-fn name(row: &Vec<Option<Bytes>>) -> String {
+fn name(row: &[Option<Bytes>]) -> String {
     row.first().and_then(Option::as_ref).map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default()
 }
 

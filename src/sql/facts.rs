@@ -4,6 +4,8 @@ use core::ops::Range;
 
 use smallvec::SmallVec;
 
+pub use super::kill::{Kill, KillTarget};
+
 /// A range of bytes of the statement text, in bytes from its start. Always in bounds of the text that was analysed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
@@ -507,30 +509,6 @@ pub struct SetTransaction {
     pub text: Span,
 }
 
-/// Whom a KILL is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KillTarget {
-    /// A connection id.
-    Id(u64),
-    /// MariaDB: `KILL QUERY ID n`.
-    QueryId(u64),
-    /// MariaDB: `KILL … USER name`: the account's text.
-    User(Span),
-    /// An expression: the text. Its value is not known here.
-    Expression(Span),
-}
-
-/// A KILL statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kill {
-    /// `KILL QUERY`: only the statement, not the connection.
-    pub query_only: bool,
-    /// MariaDB's `HARD` (true, the default there) or `SOFT` (false), where said.
-    pub hard: Option<bool>,
-    /// Whom.
-    pub target: KillTarget,
-}
-
 /// Everything the lexer knows about a text sent as one query (or prepared as one).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -566,6 +544,8 @@ pub struct Facts {
     pub set_role: Option<Span>,
     /// `KILL`; the last one.
     pub kill: Option<Kill>,
+    /// A KILL stands among other statements, or in a block of code: whether it runs, and when, is not to be seen.
+    pub kill_inside: bool,
     /// User variables that are mentioned, as often as they are (up to a bound: [`Effects::USER_VARIABLES_UNNAMED`]).
     pub user_variables: SmallVec<[super::variables::UserVariable; 2]>,
     /// The schema of `USE` without its quotes (may hold doubled quotes); the last one.

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod facts;
 pub mod functions;
 pub mod keywords;
+pub mod kill;
 pub mod lexer;
 pub mod literal;
 pub mod named;
