@@ -27,14 +27,17 @@ fn app(address: &str) -> Result<Wire> {
 
 /// The tables and routines, made by the account that uses them: an administrator's could write whatever the server says. Of each statement, the first
 /// write is kept and the second waits for a lock.
-fn define(app: &mut Wire, table_options: &str) -> Result<()> {
+fn define(app: &mut Wire) -> Result<()> {
     for sql in [
         "DROP TABLE IF EXISTS parts, plain, guarded",
-        &format!("CREATE TABLE parts (id INT AUTO_INCREMENT PRIMARY KEY, tag VARCHAR(40)) {table_options}"),
+        "CREATE TABLE parts (id INT AUTO_INCREMENT PRIMARY KEY, tag VARCHAR(40))",
         "CREATE TABLE plain (id INT AUTO_INCREMENT PRIMARY KEY, tag VARCHAR(40))",
         "CREATE TABLE guarded (id INT AUTO_INCREMENT PRIMARY KEY, tag VARCHAR(40))",
         "DROP PROCEDURE IF EXISTS in_parts",
         "CREATE PROCEDURE in_parts(t VARCHAR(40)) BEGIN INSERT INTO parts (tag) VALUES (CONCAT(t, ' first')); DO GET_LOCK('gate', 20); \
+         DO RELEASE_LOCK('gate'); INSERT INTO parts (tag) VALUES (CONCAT(t, ' second')); END",
+        "DROP PROCEDURE IF EXISTS commits",
+        "CREATE PROCEDURE commits(t VARCHAR(40)) BEGIN INSERT INTO parts (tag) VALUES (CONCAT(t, ' first')); COMMIT; DO GET_LOCK('gate', 20); \
          DO RELEASE_LOCK('gate'); INSERT INTO parts (tag) VALUES (CONCAT(t, ' second')); END",
     ] {
         app.query(sql).map_err(|e| format!("{sql}: {e}"))?;
@@ -75,7 +78,7 @@ fn in_thread(
 
 /// Every way to say two writes in one request.
 fn in_parts(through: &str, admin: &str, close: &str, open: &str, code: u16, blocks: bool) -> Result<()> {
-    let mut ways = vec!["CALL in_parts('call')", "prepared", "BEGIN", "text"];
+    let mut ways = vec!["CALL in_parts('call')", "prepared", "BEGIN", "COMMIT", "text"];
     if blocks {
         ways.push("BEGIN NOT ATOMIC INSERT INTO parts (tag) VALUES ('block first'); DO GET_LOCK('gate', 20); DO RELEASE_LOCK('gate'); INSERT INTO parts (tag) VALUES ('block second'); END");
         ways.push("EXECUTE IMMEDIATE 'CALL in_parts(''immediate'')'");
@@ -96,6 +99,11 @@ fn in_parts(through: &str, admin: &str, close: &str, open: &str, code: u16, bloc
                 inside = true;
                 wire.query("BEGIN")?;
                 refused_in_the_middle(admin, close, open, || in_thread(wire, |w| w.query("CALL in_parts('inside')")))
+            }
+            // What it has committed of the transaction is not lost, and nobody is told so.
+            "COMMIT" => {
+                wire.query("BEGIN")?;
+                refused_in_the_middle(admin, close, open, || in_thread(wire, |w| w.query("CALL commits('inside')")))
             }
             "text" => {
                 wire.query("PREPARE p FROM 'CALL in_parts(''text'')'")?;
@@ -174,7 +182,7 @@ fn a_mariadb_server_that_becomes_read_only_in_the_middle() -> Result<()> {
     let server = shared::mariadb()?;
     let dir = Scratch::new("refusals")?;
     let (mut belay, through) = start(vec![server.address()], &dir, 10_000)?;
-    define(&mut app(&server.address())?, "")?;
+    define(&mut app(&server.address())?)?;
     let (close, open) = ("SET GLOBAL read_only = 1", "SET GLOBAL read_only = 0");
     in_parts(&through, &server.address(), close, open, 1290, true)?;
     as_a_whole(&belay, &through, &server.address(), close, open, 1290)?;
@@ -200,7 +208,7 @@ fn a_mysql_server_that_becomes_read_only_in_the_middle() -> Result<()> {
     let dir = Scratch::new("refusals")?;
     let socket = format!("unix:{}", server.socket().display());
     let (mut belay, through) = start(vec![server.address()], &dir, 10_000)?;
-    define(&mut app(&socket)?, "")?;
+    define(&mut app(&socket)?)?;
     let (close, open) = ("SET GLOBAL super_read_only = 1", "SET GLOBAL read_only = 0");
     in_parts(&through, &socket, close, open, 1290, false)?;
     as_a_whole(&belay, &through, &socket, close, open, 1290)?;
@@ -216,11 +224,13 @@ fn a_galera_node_that_goes_out_of_service_in_the_middle() -> Result<()> {
     let cluster = shared::galera()?;
     let dir = Scratch::new("refusals")?;
     let (mut belay, through) = start(cluster.addresses(), &dir, 10_000)?;
-    let port = app(&through)?.text("SELECT @@port")?;
-    let node = cluster.addresses().into_iter().find(|a| a.ends_with(&format!(":{port}"))).ok_or("no writer")?;
-    define(&mut app(&node)?, "")?;
+    let writer = |wire: &mut Wire| -> Result<String> {
+        let port = wire.text("SELECT @@port")?;
+        Ok(cluster.addresses().into_iter().find(|a| a.ends_with(&format!(":{port}"))).ok_or("no writer")?)
+    };
+    define(&mut app(&cluster.addresses()[0])?)?;
     let mut wire = app(&through)?;
-    assert_eq!(wire.text("SELECT @@port")?, port);
+    let node = writer(&mut wire)?;
     let (close, open) = ("SET GLOBAL wsrep_reject_queries = ALL", "SET GLOBAL wsrep_reject_queries = NONE");
     let (_, said) =
         refused_in_the_middle(&node, close, open, || in_thread(wire, |w| w.query("CALL in_parts('call')")))?;
@@ -228,6 +238,23 @@ fn a_galera_node_that_goes_out_of_service_in_the_middle() -> Result<()> {
     let mut looks = cluster.node(0)?.admin()?;
     looks.query("SET wsrep_sync_wait = 1")?;
     assert_eq!(looks.text("SELECT GROUP_CONCAT(tag) FROM test.parts")?, "call first");
-    looks.query("DROP TABLE test.parts, test.plain, test.guarded")?;
+    // A trigger is code out of sight: what it has done where nothing is rolled back is not done again on another node.
+    looks.query("DELETE FROM test.parts")?;
+    let mut wire = app(&through)?;
+    let node = writer(&mut wire)?;
+    wire.query("CREATE OR REPLACE TABLE log (id INT AUTO_INCREMENT PRIMARY KEY, tag VARCHAR(40)) ENGINE=Aria")?;
+    looks.query(
+        "CREATE OR REPLACE DEFINER = app@'%' TRIGGER test.guarding BEFORE INSERT ON test.guarded FOR EACH ROW BEGIN \
+         INSERT INTO log (tag) VALUES (NEW.tag); DO GET_LOCK('gate', 20); DO RELEASE_LOCK('gate'); INSERT INTO plain (tag) VALUES (NEW.tag); END",
+    )?;
+    let insert = "INSERT INTO guarded (tag) VALUES ('watched')";
+    let (_, said) = refused_in_the_middle(&node, close, open, || in_thread(wire, move |w| w.query(insert)))?;
+    assert_eq!(said.as_ref().map(|_| 0).map_err(|e| e.code()), Err(1047), "{said:?}");
+    let mut done = 0;
+    for address in cluster.addresses() {
+        done += admin_connection(&address)?.text("SELECT COUNT(*) FROM test.log")?.parse::<u32>()?;
+    }
+    assert_eq!(done, 1, "the trigger ran on another node too");
+    looks.query("DROP TABLE test.parts, test.plain, test.guarded, test.log")?;
     belay.assert_healthy()
 }

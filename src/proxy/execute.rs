@@ -323,7 +323,9 @@ impl ClientSession {
         let texts = self.texts_of(request);
         match self.hides_code(request.facts, texts.as_deref(), node, again.since).await {
             Ok(false) => {
-                again.refused = None;
+                if again.refused.take().is_some() {
+                    self.cx.measure.masked(Masked::Refused);
+                }
                 Ok(())
             }
             Ok(true) => Err(BindEnd::Refused(errors::outcome_unknown("that ran the statement first", ""))),

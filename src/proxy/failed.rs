@@ -167,8 +167,12 @@ impl ClientSession {
                 return None;
             }
             Decision::TryAnother | Decision::Forget if Instant::now() < attempts.hold_until => {
-                let refused = failure.cause == Cause::Refused;
-                self.cx.measure.masked(if refused { Masked::Refused } else { Masked::NotSent });
+                match (failure.cause, &attempts.unless_hidden) {
+                    // That it is masked is not known yet.
+                    (Cause::Refused, Some(Again { refused: Some(_), .. })) => {}
+                    (Cause::Refused, _) => self.cx.measure.masked(Masked::Refused),
+                    _ => self.cx.measure.masked(Masked::NotSent),
+                }
                 return None;
             }
             Decision::TryAnother | Decision::Forget => {

@@ -23,6 +23,8 @@ use crate::topology::NodeId;
 const BELIEVED: Duration = Duration::from_secs(1);
 /// A node is not asked more often than this, whatever sessions define.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// A node gets this long to answer.
+const ASK_MAX: Duration = Duration::from_secs(5);
 /// With more views, or tables that have triggers, than this nothing is run again that could meet one.
 const NAMES_MAX: usize = 10_000;
 
@@ -112,7 +114,8 @@ impl HiddenCode {
             }
         }
         let began = Instant::now();
-        let hidden = Arc::new(ask(cx, node, code).await?);
+        let asked = tokio::time::timeout(ASK_MAX, ask(cx, node, code)).await;
+        let hidden = Arc::new(asked.map_err(|_| "no answer in time")??);
         if let Hidden::Unknown(why) = &*hidden
             && seen.as_ref().is_none_or(|look| look.hidden != hidden)
         {
