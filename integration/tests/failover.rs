@@ -287,6 +287,9 @@ fn what_may_have_been_done_is_never_sent_again() -> Result<()> {
         unknown(&[], "SELECT @a := '1'", Point::Request),
         unknown(&[], "SELECT tag FROM done FOR UPDATE", Point::Request),
         unknown(&[], "SELECT x FROM innocent", Point::Request),
+        unknown(&[], "SET @a = (SELECT x FROM innocent)", Point::Request),
+        unknown(&[], "SET @a = 1, sql_mode = (SELECT IF(x = 'seen', '', 'ANSI') FROM innocent)", Point::Request),
+        unknown(&[], "SHOW TABLES WHERE (SELECT x FROM innocent) = 'seen'", Point::Request),
     ];
     play(&mut stage, &rows)?;
     assert_eq!(stage.masked("read_again")?, 0.0);

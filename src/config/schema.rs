@@ -134,7 +134,7 @@ const fn key(
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
     key("instance", "id", Integer(0, 255), Value("0"), "",
-        "The upper 8 bits of every connection id; give each belay in front of one cluster its own, so that KILL finds the right one."),
+        "Eight bits of every connection id; give each belay in front of one cluster its own, so that KILL finds the right one."),
 
     key("listen", "addresses", Texts, Value("[]"), "",
         "TCP addresses, host:port or [ipv6]:port."),

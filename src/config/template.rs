@@ -101,7 +101,7 @@ pub fn grants_mariadb(user: &str) -> String {
         "CREATE USER {account} IDENTIFIED BY '…';\n\
          GRANT PROCESS, BINLOG MONITOR, SLAVE MONITOR, CONNECTION ADMIN ON *.* TO {account};\n\
          GRANT SELECT ON mysql.global_priv TO {account};\n\
-         GRANT SHOW VIEW ON *.* TO {account};\n\
+         GRANT SHOW VIEW, TRIGGER ON *.* TO {account};\n\
          GRANT SELECT ON mysql.proc TO {account};\n"
     )
 }
@@ -114,7 +114,7 @@ pub fn grants_mysql(user: &str) -> String {
          GRANT PROCESS, REPLICATION CLIENT ON *.* TO {account};\n\
          GRANT CONNECTION_ADMIN ON *.* TO {account};\n\
          GRANT SELECT ON mysql.user TO {account};\n\
-         GRANT SHOW VIEW, SHOW_ROUTINE ON *.* TO {account};\n\
+         GRANT SHOW VIEW, SHOW_ROUTINE, TRIGGER ON *.* TO {account};\n\
          GRANT SELECT ON mysql.global_grants TO {account};\n\
          GRANT SELECT ON performance_schema.replication_group_members TO {account};\n"
     )

@@ -8,7 +8,7 @@ pub mod refusal;
 pub mod repeat;
 
 pub use refusal::{Meaning, Verdict, confirm, may_be_refusal, meaning};
-pub use repeat::{Statement, statement};
+pub use repeat::{Extent, Statement, extent, statement};
 
 use crate::error::Stage;
 use crate::session::pins::Pins;
@@ -21,7 +21,7 @@ pub enum Cause {
     NodeGone,
     /// The connection was lost, and nothing else is known: the node lives, or was not asked.
     ConnectionLost,
-    /// The node answered that it refused the statement before doing anything, and its own state confirms it.
+    /// The node answered that it takes no such statement, and its own state confirms it. It may have taken a part: see [`Extent`].
     Refused,
 }
 
@@ -34,6 +34,8 @@ pub struct Failure {
     pub cause: Cause,
     /// What running the statement twice would do.
     pub statement: Statement,
+    /// What of it may have been done although it was refused.
+    pub extent: Extent,
     /// The transaction of the session before the statement.
     pub transaction: Transaction,
     /// `autocommit` was on: a statement outside a transaction is one of its own.
@@ -93,11 +95,13 @@ pub fn decide(failure: &Failure) -> Decision {
     let in_transaction = failure.transaction != Transaction::Idle;
     match failure.stage {
         Stage::Send | Stage::Answer if failure.answer_begun => Decision::AnswerCut,
-        Stage::Send | Stage::Answer if failure.cause == Cause::Refused => match (in_transaction, lasting) {
-            (true, _) => Decision::RollBack,
+        Stage::Send | Stage::Answer if failure.cause == Cause::Refused => match failure.extent {
+            // What was done of it stays, or was committed already: the node's error says as much as it would on one server.
+            Extent::Part => Decision::PassOn,
+            Extent::Nothing if in_transaction => Decision::RollBack,
             // What pins it is on this node and nowhere else, and was not lost.
-            (false, true) => Decision::PassOn,
-            (false, false) => Decision::TryAnother,
+            Extent::Nothing if lasting => Decision::PassOn,
+            Extent::Nothing => Decision::TryAnother,
         },
         Stage::Send | Stage::Answer => sent_and_lost(failure, in_transaction, lasting),
         _ if lasting => Decision::StateLost,
@@ -161,8 +165,10 @@ mod tests {
         for (stage, cause) in STAGES.into_iter().flat_map(|s| CAUSES.map(|c| (s, c))) {
             for (statement, transaction) in STATEMENTS.into_iter().flat_map(|s| TRANSACTIONS.map(|t| (s, t))) {
                 for (autocommit, answer_begun) in [(false, false), (false, true), (true, false), (true, true)] {
-                    for pins in all_pins() {
-                        all.push(Failure { stage, cause, statement, transaction, autocommit, pins, answer_begun });
+                    for (pins, extent) in all_pins().flat_map(|p| [(p, Extent::Nothing), (p, Extent::Part)]) {
+                        let more =
+                            Failure { stage, cause, statement, extent, transaction, autocommit, pins, answer_begun };
+                        all.push(more);
                     }
                 }
             }
@@ -186,6 +192,7 @@ mod tests {
             }
             if decision == Decision::TryAnother {
                 assert_eq!(failure.cause, Cause::Refused, "{failure:?}");
+                assert_eq!(failure.extent, Extent::Nothing, "a part may have been done: {failure:?}");
                 assert!(!failure.answer_begun && failure.transaction == Transaction::Idle, "{failure:?}");
                 assert!(!failure.pins.is_lasting(), "{failure:?}");
             }
@@ -233,6 +240,14 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_in_part_is_the_node_s_to_tell() {
+        let refused = |f: &Failure| sent(f) && f.cause == Cause::Refused && !f.answer_begun;
+        for failure in all().into_iter().filter(|f| refused(f) && f.extent == Extent::Part) {
+            assert_eq!(decide(&failure), Decision::PassOn, "neither again, nor called lost: {failure:?}");
+        }
+    }
+
+    #[test]
     fn diagnostics_alone_keep_nothing_from_being_rebound() {
         let mut pins = Pins::NONE;
         pins.insert(PinReason::Diagnostics);
@@ -240,6 +255,7 @@ mod tests {
             stage: Stage::Idle,
             cause: Cause::ConnectionLost,
             statement: Statement::Repeatable,
+            extent: Extent::Nothing,
             transaction: Transaction::Idle,
             autocommit: true,
             pins,

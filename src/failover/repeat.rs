@@ -15,6 +15,15 @@ pub enum Statement {
     MayCommit,
 }
 
+/// How much of a statement a node may have done that answers it with a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing: it is one statement that runs no code but its own, and is refused before it begins.
+    Nothing,
+    /// A part: one of several statements, or code of a routine, may have been executed, and committed, before another was refused.
+    Part,
+}
+
 /// Everything a SET may do and still only change its own server session.
 const SESSION_ONLY: Effects = Effects::SYSTEM_VARIABLE_SET
     .union(Effects::CHARACTER_SET)
@@ -61,6 +70,23 @@ pub fn statement(facts: &Facts) -> Statement {
     }
 }
 
+/// How much of a statement may have been done before it was refused, as far as its text tells. What triggers and views do is out of sight here too.
+pub fn extent(facts: &Facts, in_transaction: bool) -> Extent {
+    if !facts.certain
+        || matches!(facts.statements, StatementCount::Several(_))
+        || facts.effects.intersects(OUT_OF_SIGHT)
+    {
+        return Extent::Part;
+    }
+    let ends = matches!(facts.txn, TransactionControl::Commit { .. } | TransactionControl::Rollback { .. });
+    match statement(facts) {
+        Statement::Repeatable | Statement::Ordinary => Extent::Nothing,
+        // The transaction before it may have been committed first, and what comes after that refused.
+        Statement::Begins | Statement::MayCommit if in_transaction && !ends => Extent::Part,
+        Statement::Begins | Statement::MayCommit => Extent::Nothing,
+    }
+}
+
 /// Code that is not in the text may COMMIT.
 const OUT_OF_SIGHT: Effects = Effects::ROUTINE.union(Effects::TEXT_EXECUTE).union(Effects::UNKNOWN).union(Effects::XA);
 
@@ -72,6 +98,42 @@ mod tests {
     fn judged(sql: &str) -> Statement {
         let cx = LexContext { flavor: Flavor::MariaDb { version: 101_119 }, ..LexContext::default() };
         statement(&analyse(sql.as_bytes(), &cx))
+    }
+
+    #[test]
+    fn only_one_statement_without_code_of_others_is_refused_as_a_whole() {
+        let cx = LexContext { flavor: Flavor::MariaDb { version: 101_119 }, ..LexContext::default() };
+        let extents = |sql: &str| [false, true].map(|within| extent(&analyse(sql.as_bytes(), &cx), within));
+        for sql in [
+            "INSERT INTO t VALUES (1)",
+            "UPDATE t JOIN u USING (id) SET t.a = 1",
+            "DELETE FROM t",
+            "REPLACE INTO t SELECT * FROM u",
+            "SELECT * FROM t FOR UPDATE",
+            "SELECT 1",
+            "SET @a = 1",
+            "COMMIT",
+            "ROLLBACK",
+            "SAVEPOINT s",
+        ] {
+            assert_eq!(extents(sql), [Extent::Nothing; 2], "{sql}");
+        }
+        for sql in [
+            "CALL p()",
+            "SELECT f(1)",
+            "INSERT INTO t VALUES (f(1))",
+            "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)",
+            "BEGIN NOT ATOMIC INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); END",
+            "EXECUTE p",
+            "EXECUTE IMMEDIATE 'INSERT INTO t VALUES (1)'",
+            "XA COMMIT 'x'",
+            "gibberish",
+        ] {
+            assert_eq!(extents(sql), [Extent::Part; 2], "{sql}");
+        }
+        for sql in ["BEGIN", "CREATE TABLE t (a INT)", "LOCK TABLES t WRITE", "SET autocommit = 1", "TRUNCATE t"] {
+            assert_eq!(extents(sql), [Extent::Nothing, Extent::Part], "it commits what is before it: {sql}");
+        }
     }
 
     #[test]

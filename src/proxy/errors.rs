@@ -284,6 +284,27 @@ pub fn kill_denied(id: u64) -> ErrorReply {
     reply(1095, format!("You are not owner of thread {id}"))
 }
 
+/// KILL where belay can't see whom it is for, or whether it runs.
+pub fn kill_unseen(what: &str) -> ErrorReply {
+    reply(
+        1235,
+        format!(
+            "belay does not carry out KILL {what}: connection ids are belay's own and mean nothing to a node; send it as a statement of its own, with the id \
+                 as a number, CONNECTION_ID() or a user variable"
+        ),
+    )
+}
+
+/// An execution with another number of parameters than the statement has.
+pub fn wrong_arguments(command: &str) -> ErrorReply {
+    reply(1210, format!("Incorrect arguments to {command}"))
+}
+
+/// KILL of the session's own connection on MariaDB.
+pub fn connection_killed() -> ErrorReply {
+    reply(1927, "Connection was killed".into())
+}
+
 /// KILL that could not be carried out on the node.
 pub fn kill_failed(why: &str) -> ErrorReply {
     reply(1105, format!("belay: the KILL could not be carried out: {why}"))

@@ -14,7 +14,7 @@ use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
 use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
-use crate::proxy::failed::{Attempts, Doubtful};
+use crate::proxy::failed::{Again, Attempts, Doubtful};
 use crate::proxy::relay::{Cut, Progress, Relay, consume};
 use crate::proxy::report::Report;
 use crate::proxy::send::{self, FileEnd, Sending, Sent};
@@ -23,7 +23,7 @@ use crate::proxy::statements::Execution;
 use crate::proxy::text_statements::{self, TextNeed};
 use crate::proxy::wire::{self, RequestHead, ServerRead};
 use crate::session::pins::PinReason;
-use crate::sql::{Facts, StatementCount, TransactionControl};
+use crate::sql::{Facts, TransactionControl};
 
 /// So much of an answer is kept before the client gets any of it, see `relay_answer`.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
@@ -164,8 +164,10 @@ impl ClientSession {
     async fn query(&mut self, head: RequestHead) -> Flow {
         let mut facts = self.read_statement(head);
         self.cx.measure.statement(facts.class);
-        if let Some(kill) = facts.kill.filter(|_| facts.statements == StatementCount::One) {
-            return Box::pin(self.kill(head, kill)).await;
+        match self.plan_kill(&facts, head) {
+            Some(Ok(kill)) => return Box::pin(self.kill(head, kill)).await,
+            Some(Err(error)) => return self.refuse(head, error).await,
+            None => {}
         }
         let release = matches!(
             facts.txn,
@@ -235,12 +237,15 @@ impl ClientSession {
         if let Err(error) = self.check_pin_budget(request.facts) {
             return Box::pin(self.refused(request.head, error)).await;
         }
-        let mut attempts = Attempts { hold_until: started + self.cx.hold_timeout, again: 0 };
+        let mut attempts = Attempts { hold_until: started + self.cx.hold_timeout, again: 0, unless_hidden: None };
         loop {
-            let end = match self.ready(&mut request, &attempts).await {
+            let end = match self.ready(&mut request, &mut attempts).await {
                 Ok(()) => self.attempt(&mut request, &mut attempts, started).await,
                 Err(BindEnd::ClientGone) => return Served::ClientGone,
-                Err(BindEnd::Refused(error)) => return Box::pin(self.refused(request.head, error)).await,
+                Err(BindEnd::Refused(error)) => {
+                    let error = ClientSession::not_sent(&attempts, error);
+                    return Box::pin(self.refused(request.head, error)).await;
+                }
                 Err(BindEnd::Lost(stage)) => {
                     let failure = self.failure(stage, Cause::ConnectionLost, &request);
                     Box::pin(self.failed(failure, &request, &mut attempts)).await
@@ -285,7 +290,7 @@ impl ClientSession {
         }
     }
 
-    async fn ready(&mut self, request: &mut Request<'_>, attempts: &Attempts) -> Result<(), BindEnd> {
+    async fn ready(&mut self, request: &mut Request<'_>, attempts: &mut Attempts) -> Result<(), BindEnd> {
         if self.lease.as_ref().is_some_and(|l| !l.conn.io.read_buf.is_empty()) {
             // The node said something unasked behind its last answer: it is about to close, and nothing of it answers this request.
             return Err(BindEnd::Lost(Stage::Idle));
@@ -299,8 +304,8 @@ impl ClientSession {
         }
         let kind = self.kind_of(request);
         self.bind_and_replay(request.facts, kind, statement, attempts.hold_until).await?;
-        if attempts.again > 0 {
-            Box::pin(self.check_again(request)).await?;
+        if let Some(again) = &mut attempts.unless_hidden {
+            Box::pin(self.check_again(request, again)).await?;
         }
         match request.kind {
             Kind::Text => self.rewrite(request).map_err(BindEnd::Refused),
@@ -309,16 +314,23 @@ impl ClientSession {
         }
     }
 
-    /// A read that runs again must not run code that its text does not show, and what was made for another server session is of no use here.
-    async fn check_again(&mut self, request: &mut Request<'_>) -> Result<(), BindEnd> {
+    /// What runs again must not run code that its text does not show, and what was made for another server session is of no use here.
+    async fn check_again(&mut self, request: &mut Request<'_>, again: &mut Again) -> Result<(), BindEnd> {
         if request.kind != Kind::Other {
             request.rewritten = None;
         }
-        match self.hides_code(request).await {
-            Ok(false) => Ok(()),
+        let Some(node) = self.lease.as_ref().map(|l| l.node) else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let texts = self.texts_of(request);
+        match self.hides_code(request.facts, texts.as_deref(), node, again.since).await {
+            Ok(false) => {
+                if again.refused.take().is_some() {
+                    self.cx.measure.masked(Masked::Refused);
+                }
+                Ok(())
+            }
             Ok(true) => Err(BindEnd::Refused(errors::outcome_unknown("that ran the statement first", ""))),
             Err(why) => {
-                tracing::debug!(session = self.handle.id, why, "a node could not be asked for its views");
+                tracing::debug!(session = self.handle.id, why, "a node could not be asked for code that no text shows");
                 Err(BindEnd::Lost(Stage::Replay))
             }
         }
@@ -505,7 +517,9 @@ impl Way {
     /// What the client gets now, if anything. `error` is the number of the error that ends the answer.
     fn next<'a>(&'a mut self, bytes: &'a [u8], progress: &Progress, error: Option<u16>) -> Option<&'a [u8]> {
         if !self.begun {
-            self.doubtful = *progress == Progress::Done && error.is_some_and(failover::may_be_refusal);
+            // What another statement of the same text has answered before is no refusal of the whole.
+            let alone = self.kept.is_empty() && Doubtful::is_error(bytes);
+            self.doubtful = *progress == Progress::Done && alone && error.is_some_and(failover::may_be_refusal);
             let more = self.keeps && *progress == Progress::More && self.kept.len() + bytes.len() < KEPT_BYTES_MAX;
             if self.doubtful || more {
                 self.kept.extend_from_slice(bytes);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use crate::error::{Side, Stage};
-use crate::failover::{self, Cause, Decision, Failure, Meaning, Verdict};
+use crate::failover::{self, Cause, Decision, Extent, Failure, Meaning, Verdict};
 use crate::metrics::labels::Masked;
 use crate::pool::flight::{self, Ask};
 use crate::pool::lease::Lease;
@@ -16,22 +16,34 @@ use crate::protocol::mysql::packet::err::encode_err;
 use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::while_client_stays;
 use crate::proxy::errors;
-use crate::proxy::execute::{Request, Served};
+use crate::proxy::execute::{Kind, Request, Served};
 use crate::proxy::report::Report;
 use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::statements::Execution;
 use crate::proxy::wire::RequestHead;
 use crate::session::pins::PinReason;
 use crate::session::transaction::Transaction;
 use crate::sql::{Facts, TransactionControl};
 
 /// How far the attempts to serve one statement have come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Attempts {
     /// Until when it may wait for a node.
     pub hold_until: Instant,
     /// How often it was sent and lost, and runs again.
     pub again: u32,
+    /// It is to be sent again only if it certainly runs no code that its text does not show.
+    pub unless_hidden: Option<Again>,
+}
+
+/// Why a statement that was sent is to be sent again.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    /// When that became due: what there was to run was there before.
+    pub since: Instant,
+    /// What the node said that refused it, if that is why.
+    pub refused: Option<ErrorReply>,
 }
 
 /// An answer that begins with an error which may be about the node: kept from the client until that is known.
@@ -45,6 +57,11 @@ pub(super) struct Doubtful {
 }
 
 impl Doubtful {
+    /// Whether these frames are one ERR packet and nothing before it.
+    pub(super) fn is_error(frames: &[u8]) -> bool {
+        frames.get(frame::HEADER_BYTES) == Some(&0xFF)
+    }
+
     /// An answer of one ERR packet, as the client would get it.
     pub(super) fn new(frames: BytesMut, report: Report) -> Doubtful {
         let error = crate::proxy::report::error_reply(frames.get(frame::HEADER_BYTES..).unwrap_or_default());
@@ -91,10 +108,17 @@ impl ClientSession {
             // Its bytes are gone, or its cursor is.
             failover::Statement::MayCommit
         };
+        let bulk = matches!(request.kind, Kind::Statement { execution: Execution::Bulk, .. });
+        let extent = if whole && !bulk && request.shape != ReplyShape::Fetch {
+            failover::extent(request.facts, self.transaction != Transaction::Idle)
+        } else {
+            Extent::Part
+        };
         Failure {
             stage,
             cause,
             statement,
+            extent,
             transaction: self.transaction,
             autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
             pins: self.pins,
@@ -139,15 +163,21 @@ impl ClientSession {
             Decision::RunAgain => {
                 attempts.again += 1;
                 attempts.hold_until = Instant::now() + self.cx.hold_timeout;
+                attempts.unless_hidden = Some(Again { since: Instant::now(), refused: None });
                 return None;
             }
             Decision::TryAnother | Decision::Forget if Instant::now() < attempts.hold_until => {
-                let refused = failure.cause == Cause::Refused;
-                self.cx.measure.masked(if refused { Masked::Refused } else { Masked::NotSent });
+                match (failure.cause, &attempts.unless_hidden) {
+                    // That it is masked is not known yet.
+                    (Cause::Refused, Some(Again { refused: Some(_), .. })) => {}
+                    (Cause::Refused, _) => self.cx.measure.masked(Masked::Refused),
+                    _ => self.cx.measure.masked(Masked::NotSent),
+                }
                 return None;
             }
             Decision::TryAnother | Decision::Forget => {
-                Told::Instead(errors::no_node("server sessions were lost before the statement was sent"))
+                let error = errors::no_node("server sessions were lost before the statement was sent");
+                Told::Instead(ClientSession::not_sent(attempts, error))
             }
             Decision::StateLost => Told::Instead(errors::state_lost(&name, &pins)),
             Decision::TransactionLost | Decision::RollBack => {
@@ -186,16 +216,53 @@ impl ClientSession {
         match failover::confirm(meaning, probed.as_ref().map(|p| &p.state)) {
             Verdict::Answer => Some(self.pass_on_answer(answer, request).await),
             Verdict::Gone => self.server_broke(false, request, attempts).await,
-            Verdict::Refused => {
-                let failure = self.failure(Stage::Answer, Cause::Refused, request);
-                match failover::decide(&failure) {
-                    Decision::PassOn => return Some(self.pass_on_answer(answer, request).await),
-                    Decision::RollBack => self.roll_back().await,
-                    _ => {}
+            Verdict::Refused => Box::pin(self.refused_by_node(answer, request, attempts)).await,
+        }
+    }
+
+    /// The node refused the statement. `None`: it did nothing of it, as far as is known, and another server session is tried.
+    async fn refused_by_node(
+        &mut self,
+        answer: Doubtful,
+        request: &Request<'_>,
+        attempts: &mut Attempts,
+    ) -> Option<Served> {
+        let mut failure = self.failure(Stage::Answer, Cause::Refused, request);
+        if failover::decide(&failure) == Decision::TryAnother {
+            let since = Instant::now();
+            let node = self.lease.as_ref().map(|l| l.node);
+            match node.filter(|node| self.cx.cluster.load().node(*node).is_some_and(|view| view.state.can_read())) {
+                // Triggers and views ran where they are, so this is the node to ask.
+                Some(node) => {
+                    let texts = self.texts_of(request);
+                    let hides = self.hides_code(request.facts, texts.as_deref(), node, since);
+                    let Some(hides) = while_client_stays(&self.io.stream, &self.handle, hides).await else {
+                        return Some(Served::ClientGone);
+                    };
+                    if hides != Ok(false) {
+                        failure.extent = Extent::Part;
+                    }
                 }
-                self.failed(failure, request, attempts).await
+                // It answers nobody. The next one is asked, before the statement is sent there.
+                None => attempts.unless_hidden = Some(Again { since, refused: Some(answer.error.clone()) }),
             }
         }
+        match failover::decide(&failure) {
+            Decision::PassOn => {
+                let node = self.lease.as_ref().map(|l| l.node);
+                self.handle.decided(Instant::now(), Decision::PassOn.label(), node, failure.stage.label());
+                return Some(self.pass_on_answer(answer, request).await);
+            }
+            Decision::RollBack => self.roll_back().await,
+            _ => {}
+        }
+        self.failed(failure, request, attempts).await
+    }
+
+    /// What a statement is answered that can't be sent. One that was sent before and refused may have run code out of sight: then only the node that refused
+    /// it has told anything about it.
+    pub(super) fn not_sent(attempts: &Attempts, error: ErrorReply) -> ErrorReply {
+        attempts.unless_hidden.as_ref().and_then(|again| again.refused.clone()).unwrap_or(error)
     }
 
     /// The refused transaction is still open and holds its locks. The server session is thrown away afterwards, whatever comes back.

@@ -1,5 +1,5 @@
-//! A look at the views of a node before a read is run again there, or is sent to a reader: as the monitor account, once a second for all sessions,
-//! and for those that may have defined a view at most ten times a second.
+//! A look at the code of a node that no text shows, before a statement is run again or a read is sent to a reader: as the monitor account, once a second
+//! for all sessions, and for those that need a newer one at most ten times a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,22 +7,26 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use crate::failover::hidden::Hidden;
+use crate::failover::hidden::{Hidden, may_read_table};
+use crate::failover::{self, Statement};
 use crate::pool::flight::{self, Answer, Ask};
 use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
 use crate::proxy::context::Context;
 use crate::proxy::execute::{Kind, Request};
 use crate::proxy::session::ClientSession;
-use crate::sql::Verb;
+use crate::proxy::text_statements::TextNeed;
+use crate::sql::{Facts, StatementClass};
 use crate::topology::NodeId;
 
 /// How long an answer is believed.
 const BELIEVED: Duration = Duration::from_secs(1);
 /// A node is not asked more often than this, whatever sessions define.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// With more views than this no read is run again, and none goes to readers.
-const VIEWS_MAX: usize = 10_000;
+/// A node gets this long to answer.
+const ASK_MAX: Duration = Duration::from_secs(5);
+/// With more views, or tables that have triggers, than this nothing is run again that could meet one.
+const NAMES_MAX: usize = 10_000;
 
 /// Counts stored functions; the first column says whether the account sees all of them.
 const FUNCTIONS_MARIADB: &str =
@@ -36,10 +40,26 @@ const SEES_VIEWS: &str = "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGE
 const VIEWS: &str = "SELECT DISTINCT LOWER(TABLE_NAME) FROM information_schema.TABLES WHERE TABLE_TYPE='VIEW' AND TABLE_SCHEMA \
      NOT IN ('sys','mysql','information_schema','performance_schema') LIMIT 10001";
 
+/// Whether the account sees all triggers.
+const SEES_TRIGGERS: &str = "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE='TRIGGER' AND \
+     REPLACE(GRANTEE,'''','')=CURRENT_USER()";
+const TRIGGERS: &str = "SELECT DISTINCT LOWER(EVENT_OBJECT_TABLE) FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA NOT IN \
+     ('sys','mysql','information_schema','performance_schema') LIMIT 10001";
+
+/// What kind of code is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    /// Stored functions, which views may call.
+    Functions,
+    /// Triggers.
+    Triggers,
+}
+
 /// What was seen last, by the index of the node.
 #[derive(Debug)]
 pub struct HiddenCode {
-    seen: Box<[Mutex<Option<Look>>]>,
+    functions: Box<[Mutex<Option<Look>>]>,
+    triggers: Box<[Mutex<Option<Look>>]>,
 }
 
 /// One look at one node.
@@ -50,66 +70,121 @@ struct Look {
     hidden: Arc<Hidden>,
 }
 
+/// Which look is good enough.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    /// One of the last second.
+    Lately,
+    /// One that began after this; whoever asks can't wait for the next one.
+    After(Instant),
+    /// One that began after this, and is waited for.
+    AwaitedAfter(Instant),
+}
+
 impl HiddenCode {
     /// Nothing was seen yet of any of so many nodes.
     pub fn new(nodes: usize) -> HiddenCode {
-        HiddenCode { seen: (0..nodes).map(|_| Mutex::new(None)).collect() }
+        let none = || (0..nodes).map(|_| Mutex::new(None)).collect();
+        HiddenCode { functions: none(), triggers: none() }
     }
 
-    /// What the views of this node hide, as they were after `since`; `Err` if the node could not be asked, or was asked too often already.
-    async fn look(&self, cx: &Context, node: NodeId, since: Option<Instant>) -> Result<Arc<Hidden>, String> {
-        let Some(seen) = self.seen.get(node.index()) else { return Err("no such node".into()) };
+    /// What this node hides; `Err` if it could not be asked, or was asked too often already.
+    async fn look(&self, cx: &Context, node: NodeId, code: Code, since: Since) -> Result<Arc<Hidden>, String> {
+        let seen = match code {
+            Code::Functions => &self.functions,
+            Code::Triggers => &self.triggers,
+        };
+        let Some(seen) = seen.get(node.index()) else { return Err("no such node".into()) };
         // Held while the node is asked, so that a thousand sessions ask once. No statement waits for it but those that may only run where nothing
         // is hidden.
         let mut seen = seen.lock().await;
         if let Some(look) = &*seen {
-            let recent = since.is_none_or(|since| look.began > since);
+            let recent = match since {
+                Since::Lately => true,
+                Since::After(since) | Since::AwaitedAfter(since) => look.began > since,
+            };
             if recent && look.began.elapsed() < BELIEVED {
                 return Ok(look.hidden.clone());
             }
             if !recent && look.began.elapsed() < ASK_AGAIN {
-                return Err("the session may have defined a view a moment ago".into());
+                let Since::AwaitedAfter(_) = since else {
+                    return Err("the session may have defined a view a moment ago".into());
+                };
+                tokio::time::sleep(ASK_AGAIN.saturating_sub(look.began.elapsed())).await;
             }
         }
         let began = Instant::now();
-        let hidden = Arc::new(ask(cx, node).await?);
+        let asked = tokio::time::timeout(ASK_MAX, ask(cx, node, code)).await;
+        let hidden = Arc::new(asked.map_err(|_| "no answer in time")??);
         if let Hidden::Unknown(why) = &*hidden
             && seen.as_ref().is_none_or(|look| look.hidden != hidden)
         {
             let node = cx.node_name(node);
-            tracing::warn!(%node, why, "reads neither run again after a loss nor go to readers: what views hide can't be ruled out");
+            match code {
+                Code::Functions => {
+                    tracing::warn!(%node, why, "reads neither run again after a loss nor go to readers: what views hide can't be ruled out");
+                }
+                Code::Triggers => {
+                    tracing::warn!(%node, why, "what a node refuses to write is not tried elsewhere: what triggers did can't be ruled out");
+                }
+            }
         }
         *seen = Some(Look { began, hidden: hidden.clone() });
         Ok(hidden)
     }
 }
 
-async fn ask(cx: &Context, node: NodeId) -> Result<Hidden, String> {
+async fn ask(cx: &Context, node: NodeId, code: Code) -> Result<Hidden, String> {
     let mut conn = cx.dial_as_monitor(node).await.map_err(|e| e.to_string())?;
-    let functions = match conn.flavor {
-        Flavor::MariaDb => FUNCTIONS_MARIADB,
-        Flavor::MySql => FUNCTIONS_MYSQL,
-        Flavor::OceanBase => return Ok(Hidden::Unknown("not looked for on OceanBase")),
-    };
-    let asks = [functions, SEES_VIEWS].map(|sql| Ask::Query(Bytes::from_static(sql.as_bytes())));
+    let mut names = Vec::new();
+    match code {
+        Code::Functions => {
+            let functions = match conn.flavor {
+                Flavor::MariaDb => FUNCTIONS_MARIADB,
+                Flavor::MySql => FUNCTIONS_MYSQL,
+                Flavor::OceanBase => return Ok(Hidden::Unknown("not looked for on OceanBase")),
+            };
+            let functions = conn.query(functions).await.map_err(|e| e.to_string())?;
+            match (number(&functions, 0), number(&functions, 1)) {
+                (Some(1..), Some(0)) => return Ok(Hidden::Nothing),
+                (Some(1..), Some(_)) => {}
+                _ => return Ok(Hidden::Unknown("the monitor account does not see all stored functions")),
+            }
+        }
+        Code::Triggers => {
+            let asks = [SEES_TRIGGERS, TRIGGERS].map(|sql| Ask::Query(Bytes::from_static(sql.as_bytes())));
+            let answers = flight::fly(&mut conn, b"", &asks).await.map_err(|e| e.to_string())?;
+            let [sees, tables] = answers.as_slice() else { return Err("an answer is missing".into()) };
+            if number(sees, 0).unwrap_or(0) == 0 {
+                return Ok(Hidden::Unknown("the monitor account does not see all triggers"));
+            }
+            if tables.error.is_some() || tables.rows.len() > NAMES_MAX {
+                return Ok(Hidden::Unknown("the tables that have triggers can't be listed, or are too many"));
+            }
+            names.extend(tables.rows.iter().map(|row| name(row)));
+            if names.is_empty() {
+                return Ok(Hidden::Nothing);
+            }
+        }
+    }
+    // A view may call any of these functions, and be written through to any of these tables.
+    let asks = [SEES_VIEWS, VIEWS].map(|sql| Ask::Query(Bytes::from_static(sql.as_bytes())));
     let answers = flight::fly(&mut conn, b"", &asks).await.map_err(|e| e.to_string())?;
-    let [functions, sees_views] = answers.as_slice() else { return Err("an answer is missing".into()) };
-    match (number(functions, 0), number(functions, 1)) {
-        (Some(1..), Some(0)) => return Ok(Hidden::Nothing),
-        (Some(1..), Some(_)) => {}
-        _ => return Ok(Hidden::Unknown("the monitor account does not see all stored functions")),
+    let [sees, views] = answers.as_slice() else { return Err("an answer is missing".into()) };
+    if number(sees, 0).unwrap_or(0) == 0 {
+        return Ok(Hidden::Unknown(
+            "there are stored functions or triggers, and the monitor account does not see all views",
+        ));
     }
-    if number(sees_views, 0).unwrap_or(0) == 0 {
-        return Ok(Hidden::Unknown("there are stored functions, and the monitor account does not see all views"));
-    }
-    let views = conn.query(VIEWS).await.map_err(|e| e.to_string())?;
-    if views.error.is_some() || views.rows.len() > VIEWS_MAX {
+    if views.error.is_some() || views.rows.len() > NAMES_MAX {
         return Ok(Hidden::Unknown("the views can't be listed, or are too many"));
     }
-    let name = |row: Vec<Option<Bytes>>| {
-        row.into_iter().next().flatten().map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default()
-    };
-    Ok(Hidden::Views(views.rows.into_iter().map(name).collect()))
+    names.extend(views.rows.iter().map(|row| name(row)));
+    Ok(Hidden::Behind(names))
+}
+
+fn name(row: &[Option<Bytes>]) -> String {
+    row.first().and_then(Option::as_ref).map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default()
 }
 
 fn number(answer: &Answer, column: usize) -> Option<u64> {
@@ -117,19 +192,54 @@ fn number(answer: &Answer, column: usize) -> Option<u64> {
 }
 
 impl ClientSession {
-    /// Whether a statement that is about to run again on the bound server session may run code that its text does not show; `Err` if the node
-    /// could not be asked.
-    pub(super) async fn hides_code(&mut self, request: &Request<'_>) -> Result<bool, String> {
-        if !request.facts.side_effect_free_read || matches!(request.facts.verb, Verb::Show | Verb::Help) {
+    /// The texts that a request runs; `None` if some code that it runs is in none of them.
+    pub(super) fn texts_of(&mut self, request: &Request<'_>) -> Option<Vec<Bytes>> {
+        match request.kind {
+            // No SQL text.
+            Kind::Other => Some(Vec::new()),
+            Kind::Statement { id, .. } => self.statements.get_mut(id).map(|(_, s)| vec![s.sql.clone()]),
+            Kind::Text => {
+                let end = FrameHeader::parse(&self.io.read_buf).map_or(0, FrameHeader::frame_len);
+                let mut texts = vec![Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES + 1..end)?)];
+                match &self.text_need {
+                    TextNeed::Nothing => {}
+                    // What an EXECUTE executes is elsewhere.
+                    TextNeed::One(name) => texts.extend(self.text_statements.get(name).map(|s| s.source.clone())),
+                    TextNeed::All => return None,
+                }
+                Some(texts)
+            }
+        }
+    }
+
+    /// Whether a statement that is to run again, which became due at `since`, may run code that its texts do not show; `Err` if this node could not be
+    /// asked. Whatever its verb: what may run again by its own text is not looked at only where no table or view can be in it.
+    pub(super) async fn hides_code(
+        &self,
+        facts: &Facts,
+        texts: Option<&[Bytes]>,
+        node: NodeId,
+        since: Instant,
+    ) -> Result<bool, String> {
+        let Some(texts) = texts else { return Ok(true) };
+        if texts.is_empty() {
             return Ok(false);
         }
-        let Some(node) = self.lease.as_ref().map(|l| l.node) else { return Ok(true) };
-        let statement = match request.kind {
-            Kind::Text => None,
-            Kind::Statement { id, .. } => Some(id),
-            Kind::Other => return Ok(true),
-        };
-        self.hides_code_on(node, statement, None).await
+        let harmless = matches!(failover::statement(facts), Statement::Repeatable | Statement::Begins);
+        if harmless && !texts.iter().any(|text| may_read_table(text)) {
+            return Ok(false);
+        }
+        let since = Since::AwaitedAfter(since);
+        let functions = self.cx.hidden_code.look(&self.cx, node, Code::Functions, since).await?;
+        if texts.iter().any(|text| functions.in_text(text)) {
+            return Ok(true);
+        }
+        // No trigger is for these.
+        if harmless || matches!(facts.class, StatementClass::Ddl | StatementClass::Transaction) {
+            return Ok(false);
+        }
+        let triggers = self.cx.hidden_code.look(&self.cx, node, Code::Triggers, since).await?;
+        Ok(texts.iter().any(|text| triggers.in_text(text)))
     }
 
     /// Whether the whole statement in the buffer, or this prepared one, may run code on a node that its text does not show; `Err` if that is not
@@ -140,7 +250,8 @@ impl ClientSession {
         statement: Option<u32>,
         since: Option<Instant>,
     ) -> Result<bool, String> {
-        let hidden = self.cx.hidden_code.look(&self.cx, node, since).await?;
+        let since = since.map_or(Since::Lately, Since::After);
+        let hidden = self.cx.hidden_code.look(&self.cx, node, Code::Functions, since).await?;
         Ok(match statement {
             None => {
                 let end = FrameHeader::parse(&self.io.read_buf).map_or(0, FrameHeader::frame_len);

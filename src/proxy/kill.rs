@@ -11,12 +11,18 @@ use crate::pool::flight;
 use crate::pool::flight::Ask;
 use crate::pool::server_conn::ServerConn;
 use crate::protocol::ErrorReply;
+use crate::protocol::mysql::frame::HEADER_BYTES;
+use crate::protocol::mysql::parameter::as_integer;
+use crate::protocol::mysql::prepared::ExecuteHeader;
 use crate::proxy::context::Context;
 use crate::proxy::errors;
 use crate::proxy::registry::{SessionHandle, signal};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::wire::RequestHead;
-use crate::sql::facts::{Kill, KillTarget};
+use crate::session::statement::ClientStatement;
+use crate::session::text_statement::{self, Immediate, Said, Source, Value};
+use crate::sql::kill::{Kill, KillTarget, Operand, evaluate};
+use crate::sql::{Facts, Flavor as LexFlavor, StatementCount, Verb};
 use crate::topology::NodeId;
 
 /// A KILL takes at most this long on a node.
@@ -96,16 +102,190 @@ impl Killer {
     }
 }
 
+/// A KILL whose id is still to be found out.
+pub(super) struct PlannedKill {
+    /// The text that it stands in.
+    pub text: Bytes,
+    /// What the lexer saw.
+    pub kill: Kill,
+    /// What stands for its `?`.
+    pub parameters: Vec<Value>,
+}
+
 impl ClientSession {
-    /// KILL as a statement.
-    pub(super) async fn kill(&mut self, head: RequestHead, kill: Kill) -> Flow {
-        let KillTarget::Id(id) = kill.target else {
-            return self.refuse(head, errors::not_supported("KILL by user, query id or expression")).await;
+    /// KILL as a statement, or by way of EXECUTE or EXECUTE IMMEDIATE; `None`: the statement in the buffer is none.
+    pub(super) fn plan_kill(&self, facts: &Facts, head: RequestHead) -> Option<Result<PlannedKill, ErrorReply>> {
+        let end = head.header.frame_len().min(self.io.read_buf.len());
+        let sql = self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default();
+        if facts.kill_inside {
+            // Without the capability the server refuses several statements itself.
+            let several = matches!(facts.statements, StatementCount::Several(_));
+            let runs = !several || self.lex_context().multi_statements;
+            return runs.then(|| Err(errors::kill_unseen("among other statements or in a block")));
+        }
+        match facts.verb {
+            Verb::Execute => self.plan_execute(sql),
+            Verb::ExecuteImmediate if matches!(self.lex_flavor, LexFlavor::MariaDb { .. }) => self.plan_immediate(sql),
+            _ => {
+                let kill = facts.kill.filter(|_| facts.statements == StatementCount::One)?;
+                Some(Ok(PlannedKill { text: Bytes::copy_from_slice(sql), kill, parameters: Vec::new() }))
+            }
+        }
+    }
+
+    fn plan_execute(&self, sql: &[u8]) -> Option<Result<PlannedKill, ErrorReply>> {
+        let Some(Said::Execute { name, using }) = text_statement::read(sql, &self.lex_context()) else { return None };
+        let statement = self.text_statements.get(&name).filter(|s| text_statement::is_kill(&s.facts))?;
+        if self.names_uncertain {
+            return Some(Err(errors::kill_unseen("by a name that code out of sight may have changed")));
+        }
+        let parameters = using.into_iter().map(Value::Variable).collect();
+        Some(Ok(PlannedKill { text: statement.source.clone(), kill: statement.facts.kill?, parameters }))
+    }
+
+    fn plan_immediate(&self, sql: &[u8]) -> Option<Result<PlannedKill, ErrorReply>> {
+        let cx = self.lex_context();
+        let Immediate { source, using } = text_statement::read_immediate(sql, &cx)?;
+        let source = match source {
+            Source::Text(text) => text,
+            Source::Variable(name) => self.known_text(&name)?,
+        };
+        let facts = crate::sql::analyse(&source, &cx);
+        if facts.kill_inside {
+            return Some(Err(errors::kill_unseen("in a block")));
+        }
+        let kill = facts.kill.filter(|_| text_statement::is_kill(&facts))?;
+        Some(Ok(PlannedKill { text: source.into(), kill, parameters: using }))
+    }
+
+    /// What a user variable holds, if it is a text and belay knows it.
+    pub(super) fn known_text(&self, name: &str) -> Option<Vec<u8>> {
+        let known = !self.unread.iter().any(|unread| &**unread == name);
+        self.state.user_variables().get(name).filter(|_| known)?.as_text()
+    }
+
+    /// Finds out whom it is for, and kills.
+    pub(super) async fn kill(&mut self, head: RequestHead, planned: PlannedKill) -> Flow {
+        let id = match self.id_to_kill(&planned).await {
+            Ok(id) => id,
+            Err(error) => return self.refuse(head, error).await,
         };
         if self.skip_request(head).await == Flow::End {
             return Flow::End;
         }
-        self.kill_id(id, kill.query_only).await
+        self.kill_id(id, planned.kill.query_only).await
+    }
+
+    async fn id_to_kill(&mut self, planned: &PlannedKill) -> Result<u64, ErrorReply> {
+        let unseen = || errors::kill_unseen("of an expression that it can't evaluate");
+        let span = match planned.kill.target {
+            KillTarget::Id(id) if planned.parameters.is_empty() => return Ok(self.as_servers_read(id)),
+            KillTarget::Id(_) => return Err(errors::wrong_arguments("EXECUTE")),
+            KillTarget::QueryId(_) => return Err(errors::kill_unseen("by query id")),
+            KillTarget::User(_) => return Err(errors::kill_unseen("by user")),
+            KillTarget::Expression(span) => span,
+        };
+        let (expression, cx) = (span.of(&planned.text), self.lex_context());
+        let (mut names, mut parameters) = (Vec::new(), 0);
+        let mut mentions = |operand: Operand<'_>| {
+            match operand {
+                Operand::ConnectionId => {}
+                Operand::Variable(name) => names.push(variable_name(name)?),
+                Operand::Parameter => parameters += 1,
+            }
+            Some(0)
+        };
+        evaluate(expression, &cx, &mut mentions).ok_or_else(unseen)?;
+        if parameters != planned.parameters.len() {
+            return Err(errors::wrong_arguments("EXECUTE"));
+        }
+        let (mut variables, mut values) = (Vec::new(), Vec::new());
+        for name in &names {
+            variables.push(self.integer_in(name).await?);
+        }
+        for parameter in &planned.parameters {
+            values.push(match parameter {
+                Value::Integer(value) => *value,
+                Value::Variable(name) => self.integer_in(name).await?,
+            });
+        }
+        let (own, mut variables, mut values) = (self.handle.id, variables.into_iter(), values.into_iter());
+        let mut value = |operand: Operand<'_>| match operand {
+            Operand::ConnectionId => Some(i128::from(own)),
+            Operand::Variable(_) => variables.next(),
+            Operand::Parameter => values.next(),
+        };
+        let value = evaluate(expression, &cx, &mut value).ok_or_else(unseen)?;
+        // A negative number is the large one of the same bits.
+        let bits = u64::try_from(value).ok().or_else(|| i64::try_from(value).ok().map(i64::cast_unsigned));
+        bits.map(|id| self.as_servers_read(id)).ok_or_else(unseen)
+    }
+
+    /// MySQL looks at the lower 32 bits only (observed).
+    fn as_servers_read(&self, id: u64) -> u64 {
+        if matches!(self.lex_flavor, LexFlavor::MySql { .. }) { id & u64::from(u32::MAX) } else { id }
+    }
+
+    /// What a user variable holds, as an integer: as belay knows it, or where it is.
+    async fn integer_in(&mut self, name: &Arc<str>) -> Result<i128, ErrorReply> {
+        let unseen = || errors::kill_unseen("with a user variable that holds no integer");
+        let there = self.pins.is_lasting() || self.unread.contains(name);
+        let Some(lease) = self.lease.as_mut().filter(|_| there) else {
+            return self.state.user_variables().get(name).map_or(Some(0), |v| v.as_integer()).ok_or_else(unseen);
+        };
+        lease.last_use = None;
+        let asks = [Ask::Query(Bytes::from(format!("SELECT @`{name}`")))];
+        let answer = match flight::fly(&mut lease.conn, b"", &asks).await {
+            Ok(mut answers) => answers.pop(),
+            Err(error) => {
+                self.cx.cluster.suspect(lease.node);
+                self.lose_bound();
+                return Err(errors::kill_failed(&error.to_string()));
+            }
+        };
+        match answer {
+            Some(answer) if answer.error.is_none() => match answer.rows.first().and_then(|row| row.first()) {
+                Some(None) => Ok(0),
+                Some(Some(text)) => {
+                    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or_else(unseen)
+                }
+                None => Err(unseen()),
+            },
+            Some(answer) => Err(answer.error.unwrap_or_else(unseen)),
+            None => Err(unseen()),
+        }
+    }
+
+    /// An execution of a prepared KILL; `None`: this statement is none.
+    pub(super) fn plan_prepared_kill(
+        statement: &ClientStatement,
+        header: &ExecuteHeader,
+        payload: &[u8],
+    ) -> Option<Result<PlannedKill, ErrorReply>> {
+        if statement.facts.kill_inside {
+            return Some(Err(errors::kill_unseen("in a block")));
+        }
+        let (kill, text) = (statement.facts.kill?, statement.kill.clone()?);
+        let parameters = match statement.params {
+            0 => Vec::new(),
+            1 => {
+                let null =
+                    payload.get(header.null_bitmap.clone()).and_then(|bits| bits.first()).is_none_or(|b| b & 1 == 1);
+                let of_type = match statement.types.as_deref() {
+                    Some([kind, sign, ..]) => Some((*kind, sign & 0x80 != 0)),
+                    _ => None,
+                };
+                let value = of_type.and_then(|(kind, unsigned)| {
+                    as_integer(kind, unsigned, payload.get(header.values_start..).unwrap_or_default())
+                });
+                match if null { Some(0) } else { value } {
+                    Some(value) => vec![Value::Integer(value)],
+                    None => return Some(Err(errors::kill_unseen("with a parameter that is no number"))),
+                }
+            }
+            _ => return Some(Err(errors::kill_unseen("with several parameters"))),
+        };
+        Some(Ok(PlannedKill { text, kill, parameters }))
     }
 
     /// COM_PROCESS_KILL.
@@ -137,9 +317,18 @@ impl ClientSession {
 
     /// A client that kills itself gets the interruption as its answer, as on a server.
     async fn kill_self(&mut self, query_only: bool) -> Flow {
-        let flow = self.reply_error(&errors::killed()).await;
+        let mariadb = matches!(self.lex_flavor, LexFlavor::MariaDb { .. });
+        let error = if mariadb && !query_only { errors::connection_killed() } else { errors::killed() };
+        let flow = self.reply_error(&error).await;
         if query_only { flow } else { Flow::End }
     }
+}
+
+/// The name of a user variable as belay knows it; `None` for one that it does not follow.
+fn variable_name(name: &[u8]) -> Option<Arc<str>> {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | b'.');
+    let plain = !name.is_empty() && name.iter().all(plain);
+    plain.then(|| std::str::from_utf8(name).ok().map(|name| Arc::from(name.to_ascii_lowercase()))).flatten()
 }
 
 /// Kills what runs for a session now, and nothing else: while the KILL is on its way the server session stays marked, so it is never handed on.

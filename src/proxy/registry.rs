@@ -17,8 +17,11 @@ use crate::session::pins::Pins;
 use crate::session::transaction::Transaction;
 use crate::topology::NodeId;
 
-/// Bits of a connection id that count sessions; those above hold the instance.
-const COUNTER_BITS: u32 = 24;
+/// Bits of a connection id that count sessions; the eight above them hold the instance.
+const COUNTER_BITS: u32 = 22;
+/// Set in every connection id. Nodes count their connections from 1, so a client's id is nobody's on a node, and a node's is no client's. Clients that take
+/// the id for a signed INT can hold it, and it has ten digits: as many as MariaDB's CONNECTION_ID() is wide.
+const ID_MARK: u32 = 1 << 30;
 
 /// Decisions kept per session.
 pub const DECISIONS_MAX: usize = 16;
@@ -295,7 +298,7 @@ impl Registry {
             if counter == 0 {
                 continue;
             }
-            let id = u32::from(self.instance) << COUNTER_BITS | counter;
+            let id = ID_MARK | u32::from(self.instance) << COUNTER_BITS | counter;
             if let Entry::Vacant(vacant) = self.sessions.entry(id) {
                 let handle = Arc::new(SessionHandle::new(id, std::mem::take(&mut peer)));
                 vacant.insert(handle.clone());
@@ -322,5 +325,26 @@ impl Registry {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_no_node_s_and_fits_where_clients_keep_it() {
+        for instance in [0, 1, 128, 255] {
+            let registry = Registry::new(instance);
+            registry.next.store(u32::MAX - 1, Ordering::Relaxed);
+            let made: Vec<Registration> = (0..4).map(|_| registry.register(String::new())).collect();
+            for registration in &made {
+                let id = registration.handle.id;
+                assert_eq!(id >> 30, 1, "the mark, and no sign");
+                assert_eq!(id.to_string().len(), 10);
+                assert_eq!(id >> COUNTER_BITS & 0xFF, u32::from(instance));
+                assert_ne!(id & ((1 << COUNTER_BITS) - 1), 0);
+            }
+        }
     }
 }

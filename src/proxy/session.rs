@@ -333,11 +333,12 @@ impl ClientSession {
 
     /// Settles what the loss of the bound server session means at this stage, for the statements to come.
     pub(super) fn lost_lease(&mut self, lease: Lease, stage: crate::error::Stage) {
-        use crate::failover::{Cause, Decision, Failure, Statement, decide};
+        use crate::failover::{Cause, Decision, Extent, Failure, Statement, decide};
         let failure = Failure {
             stage,
             cause: Cause::ConnectionLost,
             statement: Statement::MayCommit,
+            extent: Extent::Part,
             transaction: self.transaction,
             autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
             pins: self.pins,

@@ -83,6 +83,7 @@ impl ClientSession {
                 if let Some((server_id, params, columns)) = report.prepared {
                     let sets_untracked = self.sets_untracked_variable(&sql, &facts);
                     let collation = collation_of(&sql, &facts);
+                    let kill = facts.kill.map(|_| sql.clone());
                     let sql = self.with_connection_id(&sql, &facts).map_or(sql, Bytes::from);
                     let parsed = self.parse_state();
                     let statement = ClientStatement {
@@ -97,6 +98,7 @@ impl ClientSession {
                         sets_untracked,
                         collation,
                         named: self.named.take(),
+                        kill,
                         failed: None,
                     };
                     let key = self.key(id, &statement, None);
@@ -159,6 +161,11 @@ impl ClientSession {
         if let Some(error) = statement.failed.take() {
             return self.refuse(head, error).await;
         }
+        match ClientSession::plan_prepared_kill(statement, &header, payload) {
+            Some(Ok(kill)) => return Box::pin(self.kill(head, kill)).await,
+            Some(Err(error)) => return self.refuse(head, error).await,
+            None => {}
+        }
         if header.wants_cursor() {
             statement.private = true;
         }
@@ -175,6 +182,9 @@ impl ClientSession {
         let Some((id, statement)) = self.statements.get_mut(asked) else {
             return self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_bulk_execute")).await;
         };
+        if statement.facts.kill.is_some() || statement.facts.kill_inside {
+            return self.refuse(head, errors::kill_unseen("in bulk")).await;
+        }
         let Ok(header) = BulkExecuteHeader::parse(payload, statement.params) else {
             return self.refuse(head, errors::malformed("COM_STMT_BULK_EXECUTE")).await;
         };
@@ -440,6 +450,10 @@ impl ClientSession {
         let payload = self.io.read_buf.get(HEADER_BYTES..).unwrap_or_default();
         let asked = prepared::stmt_id(payload).unwrap_or(0);
         let Some((id, statement)) = self.statements.get_mut(asked) else { return self.skip_request(head).await };
+        if statement.facts.kill.is_some() {
+            statement.failed = Some(errors::kill_unseen("with long data"));
+            return self.skip_request(head).await;
+        }
         statement.private = true;
         if self.lease.as_ref().is_some_and(|l| l.reads_only) {
             Box::pin(self.leave_reader_for_long_data()).await;

@@ -66,6 +66,16 @@ impl ClientSession {
         if self.text_need == TextNeed::Nothing {
             return Ok(None);
         }
+        let alone = facts.statements == StatementCount::One;
+        if alone
+            && facts.verb == Verb::Prepare
+            && let Some((name, sql, source)) = self.prepared_kill(sql)
+        {
+            if self.names_uncertain {
+                return Err(errors::kill_unseen("by a name that code out of sight may have changed"));
+            }
+            return self.about_prepare(&sql, name, source).map(Some);
+        }
         if !facts.effects.intersects(OF_TEXT) || facts.statements != StatementCount::One || self.names_uncertain {
             return Ok(Some(TextUse::Unread));
         }
@@ -97,9 +107,29 @@ impl ClientSession {
         }))
     }
 
+    /// The name, the whole PREPARE with a plain literal, and the statement, where that is a KILL.
+    fn prepared_kill(&self, sql: &Bytes) -> Option<(Arc<str>, Bytes, Vec<u8>)> {
+        let cx = self.lex_context();
+        let (name, sql, source) = match text_statement::read(sql, &cx) {
+            Some(Said::Prepare { name, source }) => (name, sql.clone(), source),
+            Some(_) => return None,
+            None => {
+                let (name, variable) = text_statement::read_prepare_from_variable(sql, &cx)?;
+                let source =
+                    self.known_text(&variable).filter(|text| !text.contains(&b'\'') && !text.contains(&b'\\'))?;
+                let prepare = [b"PREPARE ", name.as_bytes(), b" FROM '", &source, b"'"].concat();
+                (name, Bytes::from(prepare), source)
+            }
+        };
+        text_statement::is_kill(&crate::sql::analyse(&source, &cx)).then_some((name, sql, source))
+    }
+
     fn about_prepare(&mut self, sql: &Bytes, name: Arc<str>, source: Vec<u8>) -> Result<TextUse, ErrorReply> {
         let source_facts = crate::sql::analyse(&source, &self.lex_context());
-        if !text_statement::can_follow(&source_facts) {
+        if source_facts.kill_inside {
+            return Err(errors::kill_unseen("among other statements or in a block"));
+        }
+        if !text_statement::can_follow(&source_facts) && !text_statement::is_kill(&source_facts) {
             return Ok(TextUse::Unfollowed(name));
         }
         let limits = &self.cx.config.session;

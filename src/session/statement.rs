@@ -33,6 +33,8 @@ pub struct ClientStatement {
     pub collation: Option<Bytes>,
     /// The user variables that it names.
     pub named: Option<Arc<super::user_variables::Named>>,
+    /// Of a KILL, the text as the client sent it, which is carried out with each execution.
+    pub kill: Option<Bytes>,
     /// Why its long data did not reach a server; told by the next execution.
     pub failed: Option<crate::protocol::ErrorReply>,
 }

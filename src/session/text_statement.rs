@@ -144,6 +144,70 @@ pub fn read(sql: &[u8], cx: &LexContext) -> Option<Said> {
     text.at_end().then_some(said)
 }
 
+/// A text that runs another one, which it brings along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Immediate {
+    /// The other text.
+    pub source: Source,
+    /// What stands for its parameters.
+    pub using: Vec<Value>,
+}
+
+/// Where the text of a statement is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Here.
+    Text(Vec<u8>),
+    /// In this user variable (lower case).
+    Variable(Arc<str>),
+}
+
+/// A value for a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// An integer.
+    Integer(i128),
+    /// What this user variable (lower case) holds.
+    Variable(Arc<str>),
+}
+
+/// Reads `EXECUTE IMMEDIATE 'text' [USING @a, 7, …]` (MariaDB), as strictly as [`read`].
+pub fn read_immediate(sql: &[u8], cx: &LexContext) -> Option<Immediate> {
+    let mut text = Text { rest: sql };
+    if cx.multibyte != MultiByte::None {
+        return None;
+    }
+    text.keyword(b"EXECUTE")?;
+    text.keyword(b"IMMEDIATE")?;
+    let (source, mut using) = (text.source(cx)?, Vec::new());
+    if !text.at_end() {
+        text.keyword(b"USING")?;
+        using.push(text.value()?);
+        while text.byte(b',') {
+            using.push(text.value()?);
+        }
+    }
+    text.at_end().then_some(Immediate { source, using })
+}
+
+/// Reads `PREPARE name FROM @variable`: the name and the variable, both in lower case.
+pub fn read_prepare_from_variable(sql: &[u8], cx: &LexContext) -> Option<(Arc<str>, Arc<str>)> {
+    let mut text = Text { rest: sql };
+    if cx.multibyte != MultiByte::None {
+        return None;
+    }
+    text.keyword(b"PREPARE")?;
+    let name = text.name()?;
+    text.keyword(b"FROM")?;
+    let Source::Variable(variable) = text.source(cx)? else { return None };
+    text.at_end().then_some((name, variable))
+}
+
+/// Whether it is a KILL and nothing else, whose executions belay carries out itself.
+pub fn is_kill(facts: &Facts) -> bool {
+    facts.kill.is_some() && facts.verb == Verb::Kill && facts.statements == StatementCount::One
+}
+
 /// Whether belay can follow a statement: it reads or writes rows, names nothing that belay would have to read out of its text, and hides nothing.
 pub fn can_follow(facts: &Facts) -> bool {
     const HARMLESS: Effects =
@@ -203,6 +267,23 @@ impl<'a> Text<'a> {
         }
         let word = self.word()?;
         Some(Arc::from(std::str::from_utf8(word).ok()?.to_ascii_lowercase()))
+    }
+
+    fn value(&mut self) -> Option<Value> {
+        self.skip_space();
+        if self.rest.first() == Some(&b'@') {
+            return self.user_variable().map(Value::Variable);
+        }
+        let word = self.word().filter(|word| word.len() <= 20 && word.iter().all(u8::is_ascii_digit))?;
+        std::str::from_utf8(word).ok()?.parse().ok().map(Value::Integer)
+    }
+
+    fn source(&mut self, cx: &LexContext) -> Option<Source> {
+        self.skip_space();
+        if self.rest.first() == Some(&b'@') {
+            return self.user_variable().map(Source::Variable);
+        }
+        self.literal(cx).map(Source::Text)
     }
 
     /// The content of a string literal without an introducer, and without another behind it.
@@ -305,6 +386,27 @@ mod tests {
         assert_eq!(read(b"PREPARE s FROM \"SELECT 1\"", &ansi), None);
         let gbk = LexContext { multibyte: MultiByte::Gbk, ..LexContext::default() };
         assert_eq!(read(b"EXECUTE s", &gbk), None);
+    }
+
+    #[test]
+    fn a_text_that_brings_another_along_is_read() {
+        let read = |sql: &str| read_immediate(sql.as_bytes(), &LexContext::default());
+        let kill = || Source::Text(b"KILL ?".to_vec());
+        assert_eq!(read("EXECUTE IMMEDIATE 'KILL ?'"), Some(Immediate { source: kill(), using: Vec::new() }));
+        let using = vec![Value::Integer(7), Value::Variable("a".into())];
+        assert_eq!(read("execute immediate \"KILL ?\" USING 7, @A;"), Some(Immediate { source: kill(), using }));
+        let variable = Source::Variable("q".into());
+        assert_eq!(read("EXECUTE IMMEDIATE @q"), Some(Immediate { source: variable, using: Vec::new() }));
+        for sql in
+            ["EXECUTE IMMEDIATE CONCAT('KILL ', 7)", "EXECUTE IMMEDIATE 'KILL ?' USING 7 + 1", "EXECUTE p USING @a"]
+        {
+            assert_eq!(read(sql), None, "{sql}");
+        }
+        let read = |sql: &str| read_prepare_from_variable(sql.as_bytes(), &LexContext::default());
+        assert_eq!(read("PREPARE K FROM @Q"), Some(("k".into(), "q".into())));
+        assert_eq!(read("PREPARE k FROM 'KILL 7'"), None);
+        let kills = |sql: &str| is_kill(&analyse(sql.as_bytes(), &LexContext::default()));
+        assert!(kills("KILL 7") && kills("KILL QUERY ?") && !kills("SELECT 1; KILL 7") && !kills("SELECT 1"));
     }
 
     #[test]

@@ -91,6 +91,25 @@ impl UserValue {
         Some(UserValue { literal, null: text.is_none() })
     }
 
+    /// Its value, if it is an integer, a text of digits alone, or NULL (which is 0 where a number is wanted).
+    pub fn as_integer(&self) -> Option<i128> {
+        if self.null {
+            return Some(0);
+        }
+        let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse().ok();
+        let unsigned = self.literal.strip_prefix(b"CAST(").and_then(|rest| rest.strip_suffix(b" AS UNSIGNED)"));
+        number(unsigned.unwrap_or(&self.literal)).or_else(|| number(&self.as_text().filter(|t| t.len() <= 20)?))
+    }
+
+    /// Its value, if it is a text of ASCII.
+    pub fn as_text(&self) -> Option<Vec<u8>> {
+        let literal = std::str::from_utf8(&self.literal).ok().filter(|l| !self.null && l.starts_with('_'))?;
+        let (_, rest) = literal.split_once(" x'")?;
+        let (hex, _) = rest.split_once('\'')?;
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        hex.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>().filter(|text| text.is_ascii())
+    }
+
     /// Bytes that it takes to say it.
     pub fn size(&self) -> usize {
         self.literal.len()
@@ -303,6 +322,23 @@ mod tests {
         assert_eq!(read(ValueType::Double, "-0"), "pins");
         assert_eq!(read(ValueType::Text, "é"), "_utf8mb4 x'C3A9' COLLATE utf8mb4_bin");
         assert_eq!(read(ValueType::Signed, "1);DROP"), "pins");
+    }
+
+    #[test]
+    fn a_value_is_read_back() {
+        let of = |kind, text: &str| {
+            let hex: String = text.bytes().map(|b| format!("{b:02X}")).collect();
+            UserValue::read(kind, Some(text.as_bytes()), Some(hex.as_bytes()), b"utf8mb4_bin").unwrap()
+        };
+        assert_eq!(of(ValueType::Unsigned, "1073741825").as_integer(), Some(1_073_741_825));
+        assert_eq!(of(ValueType::Signed, "-7").as_integer(), Some(-7));
+        assert_eq!(of(ValueType::Text, "12").as_integer(), Some(12));
+        assert_eq!(UserValue::read(ValueType::Signed, None, None, b"binary").unwrap().as_integer(), Some(0));
+        assert_eq!(of(ValueType::Text, "KILL 7").as_text().as_deref(), Some(&b"KILL 7"[..]));
+        assert_eq!(of(ValueType::Text, "KILL 7").as_integer(), None);
+        assert_eq!(of(ValueType::Text, "é").as_text(), None);
+        assert_eq!(of(ValueType::Double, "7.5").as_integer(), None);
+        assert_eq!(of(ValueType::Signed, "7").as_text(), None);
     }
 
     #[test]

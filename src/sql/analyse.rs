@@ -149,6 +149,7 @@ impl Scanner<'_> {
         self.statement.implicit_commit = true;
         self.doubt();
         while self.current.kind != TokenKind::End {
+            self.look_for_kill();
             self.bump();
         }
     }

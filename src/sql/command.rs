@@ -1,7 +1,8 @@
 //! The smaller statements: KILL, USE, text-protocol prepare, HANDLER, locks, LOAD, definitions and administration.
 
-use super::facts::{Effects, Kill, KillTarget, StatementClass, Verb};
+use super::facts::{Effects, StatementClass, Verb};
 use super::keywords::Keyword;
+use super::kill::{Kill, KillTarget};
 use super::lexer::{TokenKind, inside_quotes};
 use super::scan::Scanner;
 use super::select::span_to;
@@ -97,7 +98,7 @@ impl Scanner<'_> {
         let text = span_to(start, self);
         let target = match number {
             _ if user => KillTarget::User(text),
-            Some(id) if tokens == 1 && query_id => KillTarget::QueryId(id),
+            _ if query_id => KillTarget::QueryId(text),
             Some(id) if tokens == 1 => KillTarget::Id(id),
             _ => {
                 self.doubt();
@@ -320,7 +321,7 @@ impl Scanner<'_> {
             match self.current.keyword {
                 Keyword::Temporary => temporary = true,
                 Keyword::Procedure | Keyword::Function | Keyword::Trigger | Keyword::Event | Keyword::Package => {
-                    return self.pass_body();
+                    return self.pass_body(false);
                 }
                 Keyword::Table => return self.create_table(temporary),
                 Keyword::Sequence if temporary => {
@@ -371,7 +372,7 @@ impl Scanner<'_> {
         self.pass();
         while !self.at_end() {
             match self.current.keyword {
-                Keyword::Event => return self.pass_body(),
+                Keyword::Event => return self.pass_body(false),
                 Keyword::User | Keyword::Role => {
                     self.effect(Effects::ACCOUNT);
                     break;

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 pub use super::context::{Flavor, LexContext, MultiByte, Span};
+pub use super::kill::{Kill, KillTarget};
 use super::names::{Named, UserVariable};
 
 /// How many statements the text holds. Comments, and `;` with nothing behind it, do not count.
@@ -416,30 +417,6 @@ pub struct SetTransaction {
     pub text: Span,
 }
 
-/// Whom a KILL is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KillTarget {
-    /// A connection id.
-    Id(u64),
-    /// MariaDB: `KILL QUERY ID n`.
-    QueryId(u64),
-    /// MariaDB: `KILL … USER name`: the account's text.
-    User(Span),
-    /// An expression: the text. Its value is not known here.
-    Expression(Span),
-}
-
-/// A KILL statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kill {
-    /// `KILL QUERY`: only the statement, not the connection.
-    pub query_only: bool,
-    /// MariaDB's `HARD` (true, the default there) or `SOFT` (false), where said.
-    pub hard: Option<bool>,
-    /// Whom.
-    pub target: KillTarget,
-}
-
 /// Everything the lexer knows about a text sent as one query (or prepared as one).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -475,6 +452,8 @@ pub struct Facts {
     pub set_role: Option<Span>,
     /// `KILL`; the last one.
     pub kill: Option<Kill>,
+    /// A KILL stands among other statements, or in a block of code: whether it runs, and when, is not to be seen.
+    pub kill_inside: bool,
     /// User variables that are mentioned, as often as they are (up to a bound: [`Effects::USER_VARIABLES_UNNAMED`]).
     pub user_variables: SmallVec<[UserVariable; 2]>,
     /// The schema of `USE` without its quotes (may hold doubled quotes); the last one.

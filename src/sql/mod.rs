@@ -11,6 +11,7 @@ pub mod digest;
 pub mod facts;
 pub mod functions;
 pub mod keywords;
+pub mod kill;
 pub mod lexer;
 pub mod literal;
 mod named;

@@ -186,18 +186,26 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes the rest of the text as the body of a stored program, in which `;` ends nothing. Whether more statements follow
-    /// behind the body is not known then.
-    pub fn pass_body(&mut self) {
+    /// behind the body is not known then. `runs`: it is not only defined.
+    pub fn pass_body(&mut self, runs: bool) {
         let mut inner = false;
         while self.current.kind != TokenKind::End {
             if self.current.kind == TokenKind::Semicolon && self.next.kind != TokenKind::End {
                 inner = true;
+            }
+            if runs {
+                self.look_for_kill();
             }
             self.pass();
         }
         if inner && self.context.multi_statements {
             self.doubt();
         }
+    }
+
+    /// In a block that runs: no name can be KILL without quotes, except behind a dot.
+    pub fn look_for_kill(&mut self) {
+        self.facts.kill_inside |= self.at(Keyword::Kill) && self.previous.kind != TokenKind::Dot;
     }
 
     /// The lexer cannot vouch for this statement.
@@ -414,6 +422,7 @@ impl<'a> Scanner<'a> {
         let doubt = self.in_doubt();
         let facts = &mut self.facts;
         facts.certain &= !doubt;
+        facts.kill_inside |= facts.kill.is_some() && matches!(facts.statements, StatementCount::Several(_));
         if matches!(facts.statements, StatementCount::Several(_)) && !facts.volatile.is_empty() {
             // A statement before it in the same text may change what the call answers.
             facts.volatile = SmallVec::new();

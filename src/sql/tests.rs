@@ -477,7 +477,8 @@ fn kills() {
     assert_eq!(kill("KILL CONNECTION 5;"), whole);
     assert_eq!(kill("KILL QUERY 5"), Kill { query_only: true, ..whole });
     assert_eq!(kill("KILL HARD CONNECTION 5"), Kill { hard: Some(true), ..whole });
-    assert_eq!(kill("KILL SOFT QUERY ID 7").target, KillTarget::QueryId(7));
+    let sql = "KILL SOFT QUERY ID 7";
+    assert!(matches!(kill(sql).target, KillTarget::QueryId(span) if span_text(sql, span) == "7"));
     let sql = "KILL USER 'a'@'b'";
     assert!(matches!(kill(sql).target, KillTarget::User(span) if span_text(sql, span) == "'a'@'b'"));
     assert_eq!(facts(sql).effects, Effects::empty());
@@ -486,6 +487,23 @@ fn kills() {
         assert!(!facts(sql).certain, "{sql}");
     }
     assert!(!facts("KILL").certain);
+    for sql in [
+        "SELECT 1; KILL 7",
+        "KILL 7; SELECT 1",
+        "BEGIN NOT ATOMIC SELECT 1; KILL 7; END",
+        "IF 1 THEN KILL QUERY 7; END IF",
+        "l: LOOP KILL @a; LEAVE l; END LOOP",
+    ] {
+        assert!(facts(sql).kill_inside, "{sql}");
+    }
+    for sql in [
+        "KILL 7;",
+        "SELECT `kill` FROM t; SELECT t.kill FROM t",
+        "BEGIN NOT ATOMIC SELECT t.kill, 'KILL 7' FROM t; END",
+        "CREATE PROCEDURE p() BEGIN KILL 7; END",
+    ] {
+        assert!(!facts(sql).kill_inside, "{sql}");
+    }
 }
 
 #[test]

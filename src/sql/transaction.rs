@@ -20,7 +20,7 @@ impl Scanner<'_> {
             self.statement.class = StatementClass::Call;
             self.effect(Effects::ROUTINE);
             self.doubt();
-            self.pass_body();
+            self.pass_body(true);
             return;
         }
         self.transaction(Verb::Begin, TransactionControl::Begin { read_only: None, consistent_snapshot: false });

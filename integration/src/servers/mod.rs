@@ -65,14 +65,14 @@ pub fn bootstrap_sql(kind: Kind) -> String {
         Kind::MariaDb => {
             "GRANT PROCESS, BINLOG MONITOR, SLAVE MONITOR, CONNECTION ADMIN ON *.* TO 'belay'@'%';\n\
              GRANT SELECT ON mysql.global_priv TO 'belay'@'%';\n\
-             GRANT SHOW VIEW ON *.* TO 'belay'@'%';\nGRANT SELECT ON mysql.proc TO 'belay'@'%';\n\
+             GRANT SHOW VIEW, TRIGGER ON *.* TO 'belay'@'%';\nGRANT SELECT ON mysql.proc TO 'belay'@'%';\n\
              DROP USER IF EXISTS ''@'localhost';\nDELETE FROM mysql.global_priv WHERE User = '';\nFLUSH PRIVILEGES;\n\
              CREATE ROLE reader;\nCREATE DATABASE IF NOT EXISTS test;\n"
         }
         Kind::MySql => {
             "GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'belay'@'%';\n\
              GRANT CONNECTION_ADMIN ON *.* TO 'belay'@'%';\n\
-             GRANT SELECT ON mysql.user TO 'belay'@'%';\nGRANT SHOW VIEW ON *.* TO 'belay'@'%';\n\
+             GRANT SELECT ON mysql.user TO 'belay'@'%';\nGRANT SHOW VIEW, TRIGGER ON *.* TO 'belay'@'%';\n\
              GRANT SHOW_ROUTINE ON *.* TO 'belay'@'%';\n\
              GRANT SELECT ON mysql.global_grants TO 'belay'@'%';\n\
              GRANT SELECT ON performance_schema.replication_group_members TO 'belay'@'%';\n\

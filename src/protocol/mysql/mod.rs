@@ -11,5 +11,6 @@ pub mod frame;
 pub mod greet;
 pub mod login;
 pub mod packet;
+pub mod parameter;
 pub mod prepared;
 pub mod reply;
