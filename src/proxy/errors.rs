@@ -16,6 +16,7 @@ pub const NAMES: &[(u16, &str, &str)] = &[
     (1156, "08S01", "ER_NET_PACKETS_OUT_OF_ORDER"),
     (1159, "08S01", "ER_NET_READ_INTERRUPTED"),
     (1203, "42000", "ER_TOO_MANY_USER_CONNECTIONS"),
+    (1210, "HY000", "ER_WRONG_ARGUMENTS"),
     (1213, "40001", "ER_LOCK_DEADLOCK"),
     (1235, "42000", "ER_NOT_SUPPORTED_YET"),
     (1243, "HY000", "ER_UNKNOWN_STMT_HANDLER"),
@@ -25,6 +26,7 @@ pub const NAMES: &[(u16, &str, &str)] = &[
     (1461, "42000", "ER_MAX_PREPARED_STMT_COUNT_REACHED"),
     (1792, "25006", "ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION"),
     (1835, "HY000", "ER_MALFORMED_PACKET"),
+    (1927, "70100", "ER_CONNECTION_KILLED"),
 ];
 
 /// A limit of the pool is reached.
