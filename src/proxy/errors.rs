@@ -2,6 +2,7 @@
 
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::flavor::Flavor;
+use crate::session::loss::Loss;
 
 /// Number, SQLSTATE and name of every error that belay makes.
 pub const NAMES: &[(u16, &str, &str)] = &[
@@ -160,13 +161,10 @@ pub fn login_not_recorded() -> ErrorReply {
     )
 }
 
-/// The number of [`transaction_lost`].
-pub const TRANSACTION_LOST: u16 = 1213;
-
 /// The transaction's server session is gone. `pins` are the lasting ones.
 pub fn transaction_lost(node: &str, pins: &str) -> ErrorReply {
     reply(
-        TRANSACTION_LOST,
+        1213,
         format!(
             "belay: node '{node}' was lost, and the open transaction with it: it was not committed; restart the transaction{}",
             and_state(pins)
@@ -196,14 +194,24 @@ pub fn not_caught_up(node: &str, why: &str) -> ErrorReply {
     )
 }
 
-/// Pinned state died with its server.
-pub fn state_lost(node: &str, pins: &str) -> ErrorReply {
+/// Pinned state died with its server, and perhaps an open transaction.
+pub fn state_lost(node: &str, pins: &str, transaction: bool) -> ErrorReply {
+    let too = if transaction { "; the open transaction is gone, too: it was not committed" } else { "" };
     reply(
         1105,
         format!(
-            "belay: node '{node}' was lost, and with it state of this session that lived there alone: {pins}; set it up again"
+            "belay: node '{node}' was lost, and with it state of this session that lived there alone: {pins}; set it up again{too}"
         ),
     )
+}
+
+/// What was lost before this request came.
+pub fn lost(loss: &Loss) -> ErrorReply {
+    if loss.state.is_empty() {
+        transaction_lost(&loss.node, "")
+    } else {
+        state_lost(&loss.node, &loss.state.to_string(), loss.transaction)
+    }
 }
 
 /// State could not be restored on another server session.

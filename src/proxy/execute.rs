@@ -229,8 +229,8 @@ impl ClientSession {
     /// The one attempt loop. Whatever happens to servers ends here: in an answer, an error reply, or the end of the client.
     pub(super) async fn serve(&mut self, mut request: Request<'_>) -> Served {
         let started = Instant::now();
-        if let Some(error) = self.lost.take() {
-            return Box::pin(self.tell_loss(request.head, request.facts, error)).await;
+        if self.lost.is_some() {
+            return Box::pin(self.tell_loss(request.head, request.facts)).await;
         }
         if let Err(error) = self.check_pin_budget(request.facts) {
             return Box::pin(self.refused(request.head, error)).await;

@@ -241,7 +241,7 @@ impl ClientSession {
     pub(super) async fn leave_reader_if_due(&mut self, facts: &Facts) -> Result<(), BindEnd> {
         if self.pins.contains(PinReason::UnreadUserVariables) && router::stay(facts, &self.kept()) != Stay::Here {
             Box::pin(self.capture()).await;
-            if let Some(lost) = self.lost.take() {
+            if let Some(lost) = self.tell_lost() {
                 return Err(BindEnd::Refused(lost));
             }
         }

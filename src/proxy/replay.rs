@@ -225,10 +225,8 @@ impl ClientSession {
 
     /// Half of the plan may be in force: this server session is of no use to anybody.
     fn half_replayed(&mut self, part: &'static str, error: &ErrorReply) -> ErrorReply {
-        let Some(lease) = self.lease.take() else { return errors::replay_refused("?", part, error) };
-        let name = self.cx.node_name(lease.node);
-        self.server_session_gone(&lease);
-        self.unbound_from(&lease);
+        let name = self.lease.as_ref().map_or_else(|| "?".into(), |lease| self.cx.node_name(lease.node));
+        self.throw_away_replayed();
         errors::replay_refused(&name, part, error)
     }
 
@@ -236,11 +234,17 @@ impl ClientSession {
     /// enough to be used by anybody.
     fn not_as_wanted(&mut self, variable: &Arc<str>, value: Bytes) -> ErrorReply {
         self.state.set(variable, &value);
-        let Some(lease) = self.lease.take() else { return errors::replay_differs("?", variable) };
-        let name = self.cx.node_name(lease.node);
-        self.server_session_gone(&lease);
-        self.unbound_from(&lease);
+        let name = self.lease.as_ref().map_or_else(|| "?".into(), |lease| self.cx.node_name(lease.node));
+        self.throw_away_replayed();
         errors::replay_differs(&name, variable)
+    }
+
+    /// A transaction or a pin may have kept it: the client's next request tells what went with it.
+    fn throw_away_replayed(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.server_session_gone(&lease);
+            self.lost_lease(lease, Stage::Replay);
+        }
     }
 
     /// The value that LAST_INSERT_ID() must have on the bound server session; `None` if it has it already.

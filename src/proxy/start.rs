@@ -29,6 +29,7 @@ use crate::proxy::relay::Cut;
 use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::text_statements::TextNeed;
+use crate::session::loss::Untold;
 use crate::session::baseline::Baseline;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
@@ -86,7 +87,7 @@ impl ClientSession {
             sequence_here: false,
             login_charsets: CharacterSets::default(),
             avoid: None,
-            lost: None,
+            lost: Untold::default(),
             draining: false,
             reopenable: true,
             over: false,

@@ -156,7 +156,10 @@ impl ClientSession {
         if header.new_params_bound {
             remember_types(statement, payload.get(header.types.clone()).unwrap_or_default());
         }
-        if let Some(error) = statement.failed.take() {
+        if let Some(error) = statement.failed.take()
+            // Else that is what the client must hear, and its long data is used up by it.
+            && !self.lost.is_some()
+        {
             return self.refuse(head, error).await;
         }
         if header.wants_cursor() {
@@ -456,12 +459,14 @@ impl ClientSession {
             stateless: true,
         };
         let hold_until = std::time::Instant::now() + self.cx.hold_timeout;
-        let ready = match self.lost.take() {
-            Some(error) => Err(BindEnd::Refused(error)),
-            None => match self.bind_and_replay(&facts, StatementKind::Other, Some(id), hold_until).await {
+        let ready = if self.lost.is_some() {
+            // Nothing is begun anew before the client knows, and this has no answer to tell it in.
+            Err(BindEnd::Refused(errors::value_lost("long data of a prepared statement")))
+        } else {
+            match self.bind_and_replay(&facts, StatementKind::Other, Some(id), hold_until).await {
                 Ok(()) => self.adapt_statement(&mut request, id, Execution::IdOnly),
                 end => end,
-            },
+            }
         };
         let error = match ready {
             Ok(()) => match self.send_request(&request).await {
