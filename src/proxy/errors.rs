@@ -17,11 +17,13 @@ pub const NAMES: &[(u16, &str, &str)] = &[
     (1156, "08S01", "ER_NET_PACKETS_OUT_OF_ORDER"),
     (1159, "08S01", "ER_NET_READ_INTERRUPTED"),
     (1203, "42000", "ER_TOO_MANY_USER_CONNECTIONS"),
+    (1210, "HY000", "ER_WRONG_ARGUMENTS"),
     (1213, "40001", "ER_LOCK_DEADLOCK"),
     (1235, "42000", "ER_NOT_SUPPORTED_YET"),
     (1243, "HY000", "ER_UNKNOWN_STMT_HANDLER"),
     (1251, "08004", "ER_NOT_SUPPORTED_AUTH_MODE"),
     (1317, "70100", "ER_QUERY_INTERRUPTED"),
+    (1421, "HY000", "ER_STMT_HAS_NO_OPEN_CURSOR"),
     (1429, "HY000", "ER_CONNECT_TO_FOREIGN_DATA_SOURCE"),
     (1461, "42000", "ER_MAX_PREPARED_STMT_COUNT_REACHED"),
     (1792, "25006", "ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION"),
@@ -258,8 +260,35 @@ pub fn value_lost(what: &str) -> ErrorReply {
 }
 
 /// An execution of a statement that was never prepared or was closed.
-pub fn unknown_statement(id: u32, command: &str) -> ErrorReply {
-    reply(1243, format!("Unknown prepared statement handler ({id}) given to {command}"))
+pub fn unknown_statement(id: u32, command: &str, flavor: Flavor) -> ErrorReply {
+    let handler = statement_handler(flavor, command);
+    reply(1243, format!("Unknown prepared statement handler ({id}) given to {handler}"))
+}
+
+/// The servers' name for the code that looks at a request about a prepared statement: MySQL 9 has one for all.
+fn statement_handler(flavor: Flavor, mariadb: &str) -> &str {
+    if flavor == Flavor::MySql { "mysql_stmt_precheck" } else { mariadb }
+}
+
+/// COM_STMT_FETCH of a statement that was not executed with a cursor, or whose cursor is read to its end.
+pub fn no_open_cursor(id: u32, flavor: Flavor) -> ErrorReply {
+    let stop = if flavor == Flavor::MySql { "." } else { "" };
+    reply(1421, format!("The statement ({id}) has no open cursor{stop}"))
+}
+
+/// The execution of a statement that was sent long data for a parameter that it does not have.
+pub fn wrong_long_data(flavor: Flavor) -> ErrorReply {
+    reply(1210, format!("Incorrect arguments to {}", statement_handler(flavor, "mysqld_stmt_send_long_data")))
+}
+
+/// A server session holds as many statements as it may, and of each it has long data, an open cursor or something else that can't be made again.
+pub fn statements_all_held() -> ErrorReply {
+    reply(
+        1461,
+        "belay: the server session has no room for another prepared statement (pool.prepared_statements_max): all that it holds have long data \
+         or an open cursor; execute, fetch to the end, reset or close some"
+            .into(),
+    )
 }
 
 /// More prepared statements than a client may have.

@@ -95,22 +95,24 @@ impl ClientSession {
     pub(super) async fn execute(&mut self, head: RequestHead) -> Flow {
         let Some(&byte) = self.io.read_buf.get(HEADER_BYTES) else { return Flow::End };
         let command = Command::from_byte(byte);
-        if !matches!(command, Some(Command::Ping | Command::StmtClose | Command::SetOption)) {
+        if !matches!(command, Some(Command::Ping | Command::StmtClose | Command::StmtSendLongData | Command::SetOption))
+        {
             // These leave the warnings and counts of the statement before as they are.
             self.statement += 1;
         }
         self.named = None;
         self.text_need = TextNeed::Nothing;
         self.follows_name = false;
+        self.id_only = false;
         match command {
             Some(Command::Query) => self.query(head).await,
-            Some(Command::StmtExecute) => self.stmt_execute(head).await,
+            Some(Command::StmtExecute) => self.stmt_execute(head, Execution::Single).await,
             Some(Command::StmtPrepare) => self.stmt_prepare(head).await,
             Some(Command::StmtClose) => self.stmt_close(head).await,
             Some(Command::StmtReset) => self.stmt_reset(head).await,
             Some(Command::StmtFetch) => self.stmt_fetch(head).await,
             Some(Command::StmtSendLongData) => Box::pin(self.stmt_send_long_data(head)).await,
-            Some(Command::StmtBulkExecute) => self.stmt_bulk_execute(head).await,
+            Some(Command::StmtBulkExecute) => self.stmt_execute(head, Execution::Bulk).await,
             Some(Command::Ping) => self.ping(head).await,
             Some(Command::Quit) => Flow::End,
             Some(Command::InitDb) => self.pass_on(head, ReplyShape::Simple, false).await,

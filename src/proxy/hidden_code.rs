@@ -146,7 +146,7 @@ impl ClientSession {
                 let end = FrameHeader::parse(&self.io.read_buf).map_or(0, FrameHeader::frame_len);
                 self.io.read_buf.get(HEADER_BYTES + 1..end).is_none_or(|sql| hidden.in_text(sql))
             }
-            Some(id) => self.statements.get_mut(id).is_none_or(|(_, statement)| hidden.in_text(&statement.sql)),
+            Some(id) => self.statements.get(id).is_none_or(|statement| hidden.in_text(statement.text.sql())),
         })
     }
 }

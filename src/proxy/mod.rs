@@ -16,6 +16,7 @@ pub mod hidden_code;
 pub mod kill;
 pub mod login_nodes;
 pub mod login_target;
+mod long_data;
 pub mod measure;
 mod next_transaction;
 mod reader;

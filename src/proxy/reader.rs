@@ -84,7 +84,7 @@ impl ClientSession {
         let whole = match request.kind {
             Kind::Text => request.head.complete,
             Kind::Statement { id, execution: Execution::Single } => {
-                self.statements.get_mut(id).is_some_and(|(_, statement)| !statement.private && !statement.cursor)
+                self.statements.get(id).is_some_and(|statement| !statement.private && !statement.cursor)
             }
             Kind::Statement { .. } | Kind::Other => false,
         };

@@ -18,6 +18,7 @@ use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Missing;
+use crate::proxy::text_statements::TextNeed;
 use crate::session::next_transaction::NextTransaction;
 use crate::session::plan::{ReplayPlan, Unreachable};
 use crate::session::state::SessionState;
@@ -77,6 +78,11 @@ impl ClientSession {
         clear_diagnostics: bool,
         statement: Option<u32>,
     ) -> Result<(), BindEnd> {
+        if (statement.is_some() || self.text_need != TextNeed::Nothing)
+            && let Err(lost) = self.know_types().await
+        {
+            return Err(BindEnd::Refused(lost));
+        }
         let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
         let plan = self.plan(wanted_id)?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
@@ -275,7 +281,7 @@ fn contradicted<'a>(plan: &'a ReplayPlan, answer: &Answer) -> Option<(&'a Arc<st
 /// What prepares a statement in the state that it was understood by; the name of the variable that can't be put back, if one can't.
 fn preparing(state: &SessionState, missing: &Missing) -> Result<Vec<Entry>, Arc<str>> {
     let prepare = Entry { ask: Ask::Prepare(missing.key.sql.clone()), purpose: Purpose::Prepare };
-    if missing.parsed.fingerprint() == state.parse_fingerprint() {
+    if missing.parsed.is_that_of(state) {
         return Ok(vec![prepare]);
     }
     let then = state.as_parsed(&missing.parsed);

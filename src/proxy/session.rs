@@ -21,6 +21,7 @@ use crate::net::packet_io::PacketIo;
 use crate::net::scratch;
 use crate::pool::Opening;
 use crate::pool::lease::Lease;
+use crate::pool::prepared::StatementKey;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::protocol::mysql::packet::err::encode_err;
@@ -28,6 +29,7 @@ use crate::protocol::mysql::packet::ok::OkPacket;
 use crate::proxy::cleanup;
 use crate::proxy::context::Context;
 use crate::proxy::errors;
+use crate::proxy::long_data::LONG_DATA;
 use crate::proxy::reader::Readers;
 use crate::proxy::registry::{SessionHandle, signal};
 use crate::proxy::relay::{Cut, consume};
@@ -120,8 +122,10 @@ pub struct ClientSession {
     pub(super) held: Option<Box<Held>>,
     /// Warnings of the last statement were not asked for in time, and are gone.
     pub(super) diagnostics_lost: bool,
-    /// The text of the prepared statement being executed, with values in place of calls.
-    pub(super) execution_text: Option<Bytes>,
+    /// What the prepared statement that the request is about is found by on the bound server session, with values in place of calls.
+    pub(super) statement_key: Option<StatementKey>,
+    /// The request is about a prepared statement and does not execute it: what the statement has on a server session is meant.
+    pub(super) id_only: bool,
     /// The bound server session's id of the prepared statement being executed.
     pub(super) server_statement: Option<u32>,
     /// Statements prepared by text, under the client's names.
@@ -393,6 +397,7 @@ impl ClientSession {
         drop(running);
         self.sequence_here = false;
         self.forget_unread(self.pins);
+        self.statements.unbound(&errors::value_lost(LONG_DATA));
         self.next_transaction_unbound();
         if let Some(lease) = &self.lease
             && let Some(endpoint) = lease.endpoint()

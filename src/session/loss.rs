@@ -53,7 +53,8 @@ impl Untold {
 
     /// The client rolls back: that the transaction is gone is what it wants. All else stays to be told.
     pub fn roll_back(&mut self) {
-        self.loss = self.loss.take().filter(|loss| !loss.state.is_empty()).map(|loss| Loss { transaction: false, ..loss });
+        self.loss =
+            self.loss.take().filter(|loss| !loss.state.is_empty()).map(|loss| Loss { transaction: false, ..loss });
     }
 
     /// The client starts over: nothing of what was lost is anything it still believes in.

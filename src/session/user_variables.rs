@@ -20,7 +20,7 @@ pub struct UserValue {
 }
 
 /// The type of a column of an answer, as far as user variables have types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ValueType {
     /// BIGINT.
     Signed,
@@ -89,6 +89,27 @@ impl UserValue {
             ValueType::Text => text_literal(text.and(hex), collation, text.is_some())?,
         };
         Some(UserValue { literal, null: text.is_none() })
+    }
+
+    /// What a variable that was never set is for a statement that names it: a binary NULL.
+    pub fn never_set() -> UserValue {
+        UserValue { literal: Bytes::from_static(b"_binary x''"), null: true }
+    }
+
+    /// The type alone, with the collation of a text: MySQL reads it when it prepares a statement that names the variable, and keeps to it.
+    pub fn kind(&self) -> (ValueType, &[u8]) {
+        let literal = self.literal.as_ref();
+        if literal.first() == Some(&b'_') {
+            let collation = literal.rsplit(|b| *b == b' ').next().filter(|word| !word.starts_with(b"x'"));
+            return (ValueType::Text, collation.unwrap_or(b"binary"));
+        }
+        let kind = match literal {
+            _ if literal.starts_with(b"CAST(") => ValueType::Unsigned,
+            _ if literal.contains(&b'e') => ValueType::Double,
+            _ if literal.contains(&b'.') => ValueType::Decimal,
+            _ => ValueType::Signed,
+        };
+        (kind, b"")
     }
 
     /// Bytes that it takes to say it.

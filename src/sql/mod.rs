@@ -17,6 +17,7 @@ pub mod rewrite;
 mod scan;
 mod select;
 mod set;
+pub mod text;
 mod transaction;
 mod variables;
 
@@ -25,6 +26,7 @@ pub use facts::{
     Effects, Facts, Flavor, Kill, KillTarget, LexContext, Literal, MultiByte, SetItem, SetNames, SetScope,
     SetTransaction, Span, StatementClass, StatementCount, TransactionControl, Verb, VolatileCall, VolatileKind, XaVerb,
 };
+pub use text::Text;
 pub use variables::UserVariable;
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ pub type Row = Vec<Option<Vec<u8>>>;
 pub struct Rows {
     /// Column names.
     pub columns: Vec<String>,
+    /// Column definitions as the server sent them: type, length, flags, character set, …
+    pub definitions: Vec<Vec<u8>>,
     /// The rows.
     pub rows: Vec<Row>,
     /// Status flags at its end.
@@ -193,6 +195,7 @@ impl Wire {
                 lenenc_bytes(&mut p)?;
             }
             rows.columns.push(String::from_utf8_lossy(lenenc_bytes(&mut p)?).into_owned());
+            rows.definitions.push(column);
         }
         let deprecate_eof = self.caps & caps::DEPRECATE_EOF != 0;
         if !deprecate_eof {

@@ -1,0 +1,429 @@
+//! What a client has sent ahead of an execution reaches that execution and no other, or is told as lost; what stands for a call in a prepared statement is
+//! what the server would say; and a loss is never answered with OK.
+
+use belay_integration::belay::{Belay, Options, direct};
+use belay_integration::paths::Scratch;
+use belay_integration::servers::{APP, MariaDb, MySql};
+use belay_integration::wire::{Login, Reply, Wire, WireError, WireResult};
+use belay_integration::{Result, shared};
+
+/// The id that means 'the statement prepared last' on MariaDB.
+const LAST: u32 = u32::MAX;
+
+/// A belay in front of a server, and an address where both are reached in the same way.
+struct Stage {
+    belay: Belay,
+    server: String,
+    through: String,
+    _dir: Scratch,
+}
+
+impl Stage {
+    fn new(server: &str, options: impl FnOnce(Options) -> Options) -> Result<Stage> {
+        let dir = Scratch::new("socket")?;
+        let path = dir.path().join("belay.sock").display().to_string();
+        let belay = options(Options::new([server]).set("listen", "unix_sockets", format!("[{path:?}]"))).start()?;
+        let through = if direct() { server.to_owned() } else { format!("unix:{path}") };
+        Ok(Stage { belay, server: server.to_owned(), through, _dir: dir })
+    }
+
+    fn client(&self) -> Result<Wire> {
+        login(&self.through)
+    }
+
+    /// Runs a script directly and through belay, each with a second client in between, and compares what it noted.
+    fn same(&mut self, script: impl Fn(&mut Wire, &mut Wire, &mut Vec<String>) -> Result<()>) -> Result<()> {
+        let run = |address: &str| -> Result<Vec<String>> {
+            let mut notes = Vec::new();
+            script(&mut login(address)?, &mut login(address)?, &mut notes)?;
+            Ok(notes)
+        };
+        let (direct, through) = (run(&self.server)?, run(&self.through)?);
+        for (n, (expected, found)) in direct.iter().zip(&through).enumerate() {
+            assert_eq!(expected, found, "note {n} differs: directly\n{expected}\nthrough belay\n{found}");
+        }
+        assert_eq!(direct.len(), through.len());
+        self.belay.assert_healthy()
+    }
+}
+
+fn login(address: &str) -> Result<Wire> {
+    Ok(Wire::login(address, &Login::new(APP, APP).schema("test"))?)
+}
+
+fn on_mariadb(test: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    test(&shared::mariadb()?.address())
+}
+
+fn on_mysql(test: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    let server = shared::mysql()?;
+    test(&format!("unix:{}", server.socket().display()))
+}
+
+fn one_connection(options: Options) -> Options {
+    options.server_connections_max(1)
+}
+
+/// COM_STMT_SEND_LONG_DATA.
+fn long_data(wire: &mut Wire, id: u32, param: u16, data: &[u8]) -> WireResult<()> {
+    wire.send_command(0x18, &[&id.to_le_bytes()[..], &param.to_le_bytes(), data].concat())
+}
+
+/// The body of a COM_STMT_EXECUTE with so many text parameters, whose values are these (none for those sent as long data).
+fn execution(id: u32, params: usize, values: &[&str], cursor: bool) -> Vec<u8> {
+    let mut body = id.to_le_bytes().to_vec();
+    body.extend_from_slice(&[u8::from(cursor), 1, 0, 0, 0]);
+    if params > 0 {
+        body.resize(body.len() + params.div_ceil(8), 0);
+        body.push(1);
+        (0..params).for_each(|_| body.extend_from_slice(&[0xfd, 0]));
+        for value in values {
+            body.push(value.len() as u8);
+            body.extend_from_slice(value.as_bytes());
+        }
+    }
+    body
+}
+
+fn said(reply: WireResult<Reply>) -> String {
+    match reply {
+        Ok(Reply::Rows(rows)) => format!("{:?} {:x?}", rows.rows, rows.definitions),
+        Ok(Reply::Ok { affected, .. }) => format!("OK {affected}"),
+        Err(WireError::Server { code, state, message }) => format!("{code} {state} {message}"),
+        Err(error) => format!("{error}"),
+    }
+}
+
+fn read(wire: &mut Wire) -> WireResult<Reply> {
+    Ok(wire.read_replies(true)?.remove(0))
+}
+
+fn execute(wire: &mut Wire, id: u32, params: usize, values: &[&str]) -> WireResult<Reply> {
+    wire.send_command(0x17, &execution(id, params, values, false))?;
+    read(wire)
+}
+
+/// The answer's only value, or the error.
+fn value(wire: &mut Wire, id: u32, params: usize, values: &[&str]) -> String {
+    match execute(wire, id, params, values) {
+        Ok(Reply::Rows(rows)) => {
+            let cell = rows.rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
+            String::from_utf8_lossy(cell.get(3..).unwrap_or_default()).into_owned()
+        }
+        other => said(other),
+    }
+}
+
+fn long_data_is_its_statements(address: &str) -> Result<()> {
+    Stage::new(address, one_connection)?.same(|a, b, notes| {
+        let text = a.prepare("SELECT CONCAT('[', ?, ']')")?.id;
+        let both = a.prepare("SELECT CONCAT(?, '-', ?)")?.id;
+        let other = a.prepare("SELECT 'other'")?.id;
+        // Of one statement, while others are executed, fail, are prepared and closed.
+        long_data(a, text, 0, b"one ")?;
+        long_data(a, both, 1, b"second")?;
+        long_data(a, text, 0, b"two")?;
+        notes.push(value(a, other, 0, &[]));
+        notes.push(said(a.query("SELECT no_such_column")));
+        let failing = a.prepare("INSERT INTO no_such_table VALUES (1)").map(|s| s.id);
+        notes.push(format!("{:?}", failing.map_err(|e| e.code())));
+        let closed = a.prepare("SELECT ?")?;
+        long_data(a, closed.id, 0, b"nobody's")?;
+        a.close_statement(closed)?;
+        notes.push(value(a, text, 1, &[]));
+        notes.push(value(a, both, 2, &["first"]));
+        b.query("SELECT 'somebody else'")?;
+        // It is used up.
+        notes.push(value(a, text, 1, &["inline"]));
+        b.query("SELECT 'somebody else'")?;
+        // RESET drops it, and so does an execution that fails.
+        long_data(a, text, 0, b"dropped")?;
+        notes.push(said(a.command(0x1a, &text.to_le_bytes())));
+        notes.push(value(a, text, 1, &["after reset"]));
+        a.query("CREATE TEMPORARY TABLE once (a VARCHAR(20) PRIMARY KEY)")?;
+        let insert = a.prepare("INSERT INTO once VALUES (?)")?.id;
+        for _ in 0..2 {
+            long_data(a, insert, 0, b"twice")?;
+            notes.push(said(execute(a, insert, 1, &[])));
+        }
+        notes.push(said(execute(a, insert, 1, &["inline"])));
+        notes.push(said(a.query("SELECT a FROM once ORDER BY a")));
+        a.query("DROP TEMPORARY TABLE once")?;
+        // For a parameter that there is not: nothing but RESET ends that.
+        long_data(a, text, 7, b"nowhere")?;
+        for _ in 0..2 {
+            notes.push(value(a, text, 1, &["inline"]));
+            b.query("SELECT 'somebody else'")?;
+        }
+        notes.push(said(a.command(0x1a, &text.to_le_bytes())));
+        notes.push(value(a, text, 1, &["inline"]));
+        // It has no answer and changes none of those about the statement before.
+        a.query("SELECT CAST('x' AS SIGNED)")?;
+        long_data(a, text, 0, b"quiet")?;
+        notes.push(said(a.query("SHOW WARNINGS")));
+        notes.push(value(a, text, 1, &[]));
+        long_data(a, text, 0, b"gone")?;
+        a.command(0x1f, &[])?;
+        notes.push(format!("{:?}", execute(a, text, 1, &["x"]).map_err(|e| e.code())));
+        Ok(())
+    })
+}
+
+#[test]
+fn long_data_is_its_statements_on_mariadb() -> Result<()> {
+    on_mariadb(long_data_is_its_statements)
+}
+
+#[test]
+fn long_data_is_its_statements_on_mysql() -> Result<()> {
+    on_mysql(long_data_is_its_statements)
+}
+
+/// With room for three statements on the server session, that with data stays; where all have some, there is none for another.
+fn what_is_held_is_not_pushed_out(address: &str) -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let mut stage = Stage::new(address, |options| one_connection(options).set("pool", "prepared_statements_max", 3))?;
+    let (mut a, mut b) = (stage.client()?, stage.client()?);
+    let first = a.prepare("SELECT CONCAT('[', ?, ']')")?.id;
+    long_data(&mut a, first, 0, b"kept")?;
+    for n in 0..8 {
+        let id = a.prepare(&format!("SELECT '{n}'"))?.id;
+        assert_eq!(value(&mut a, id, 0, &[]), n.to_string());
+    }
+    // An open cursor is not pushed out either.
+    let rows = a.prepare("SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3")?.id;
+    a.send_command(0x17, &execution(rows, 0, &[], true))?;
+    read_cursor(&mut a)?;
+    for n in 0..4 {
+        let id = a.prepare(&format!("SELECT 'again {n}'"))?.id;
+        assert_eq!(value(&mut a, id, 0, &[]), format!("again {n}"));
+    }
+    let third = a.prepare("SELECT CONCAT('(', ?, ')')")?.id;
+    long_data(&mut a, third, 0, b"kept, too")?;
+    let full = a.prepare("SELECT 'no room'").unwrap_err();
+    assert_eq!(full.code(), 1461, "{full}");
+    assert_eq!(value(&mut a, first, 1, &[]), "[kept]");
+    assert_eq!(value(&mut a, third, 1, &[]), "(kept, too)");
+    a.send_command(0x1c, &[rows.to_le_bytes(), 9u32.to_le_bytes()].concat())?;
+    let mut fetched = 0;
+    while a.read_packet()?.first() != Some(&0xfe) {
+        fetched += 1;
+    }
+    assert_eq!(fetched, 3);
+    a.command(0x1a, &rows.to_le_bytes())?;
+    // Nothing holds the server session any more.
+    b.query("SELECT 1")?;
+    let id = a.prepare("SELECT 'room'")?.id;
+    assert_eq!(value(&mut a, id, 0, &[]), "room");
+    stage.belay.assert_healthy()
+}
+
+/// The answer that opens a cursor: columns, and no rows.
+fn read_cursor(wire: &mut Wire) -> Result<()> {
+    let columns = wire.read_packet()?;
+    for _ in 0..=*columns.first().ok_or("no columns")? {
+        wire.read_packet()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_held_is_not_pushed_out_on_mariadb() -> Result<()> {
+    on_mariadb(what_is_held_is_not_pushed_out)
+}
+
+#[test]
+fn what_is_held_is_not_pushed_out_on_mysql() -> Result<()> {
+    on_mysql(what_is_held_is_not_pushed_out)
+}
+
+#[test]
+fn long_data_of_a_megabyte_is_streamed() -> Result<()> {
+    on_mariadb(|address| {
+        Stage::new(address, one_connection)?.same(|a, b, notes| {
+            let id = a.prepare("SELECT CONCAT(LENGTH(?), '')")?.id;
+            for _ in 0..2 {
+                long_data(a, id, 0, &vec![b'x'; 1 << 20])?;
+                long_data(a, id, 0, &vec![b'y'; 300_000])?;
+                notes.push(value(a, id, 1, &[]));
+                b.query("SELECT 1")?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// MariaDB's clients name the statement prepared last by -1; on MySQL that is an id like any other.
+fn the_statement_prepared_last(address: &str) -> Result<()> {
+    Stage::new(address, one_connection)?.same(|a, b, notes| {
+        a.query("DROP TABLE IF EXISTS written")?;
+        a.query("CREATE TABLE written (a INT)")?;
+        let asks = |a: &mut Wire, notes: &mut Vec<String>| -> Result<()> {
+            notes.push(said(execute(a, LAST, 0, &[])));
+            notes.push(said(a.command(0x1a, &LAST.to_le_bytes())));
+            a.send_command(0x1c, &[LAST.to_le_bytes(), 1u32.to_le_bytes()].concat())?;
+            let fetched = read(a).map_err(|e| e.code());
+            notes.push(format!("{:?}", fetched.map(|_| ())));
+            Ok(())
+        };
+        asks(a, notes)?;
+        let insert = a.prepare("INSERT INTO written VALUES (1)")?;
+        let select = a.prepare("SELECT 'last'")?;
+        asks(a, notes)?;
+        notes.push(said(execute(a, insert.id, 0, &[])));
+        asks(a, notes)?;
+        // In one send: a PREPARE that fails, and an EXECUTE of what it would have made.
+        for failing in ["SELEC", "INSERT INTO no_such_table VALUES (1)"] {
+            let made = a.prepare("INSERT INTO written VALUES (2)")?;
+            a.send_command(0x16, failing.as_bytes())?;
+            a.send_command(0x17, &execution(LAST, 0, &[], false))?;
+            notes.push(format!("{:?}", a.read_prepared().map(|(s, _)| s.params).map_err(|e| e.code())));
+            notes.push(said(read(a)));
+            asks(a, notes)?;
+            a.close_statement(made)?;
+        }
+        a.query("PREPARE named FROM 'SELECT 1'")?;
+        asks(a, notes)?;
+        let again = a.prepare("SELECT 'again'")?;
+        b.query("SELECT 1")?;
+        a.close_statement(select)?;
+        asks(a, notes)?;
+        a.close_statement(again)?;
+        asks(a, notes)?;
+        let other = a.prepare("SELECT 'by its number'")?;
+        a.send_command(0x19, &LAST.to_le_bytes())?;
+        notes.push(execute(a, other.id, 0, &[]).map_or_else(|e| e.code().to_string(), |r| said(Ok(r))));
+        let text = a.prepare("SELECT CONCAT('[', ?, ']')")?;
+        long_data(a, LAST, 0, b"by -1")?;
+        notes.push(value(a, text.id, 1, &["inline"]));
+        notes.push(said(a.query("SELECT COUNT(*) FROM written")));
+        a.query("DROP TABLE written")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn the_statement_prepared_last_on_mariadb() -> Result<()> {
+    on_mariadb(the_statement_prepared_last)
+}
+
+#[test]
+fn the_statement_prepared_last_on_mysql() -> Result<()> {
+    on_mysql(the_statement_prepared_last)
+}
+
+/// A server that can be killed and started again.
+trait Server {
+    fn die(&mut self) -> Result<()>;
+    fn rise(&mut self) -> Result<()>;
+}
+
+impl Server for MariaDb {
+    fn die(&mut self) -> Result<()> {
+        self.kill()
+    }
+    fn rise(&mut self) -> Result<()> {
+        self.start()
+    }
+}
+
+impl Server for MySql {
+    fn die(&mut self) -> Result<()> {
+        self.process()?.kill()
+    }
+    fn rise(&mut self) -> Result<()> {
+        self.restart()
+    }
+}
+
+/// kill -9 while the client idles inside a transaction; then what has no answer, then COMMIT.
+fn a_lost_transaction_is_told(server: &mut dyn Server, address: &str, admin: &str) -> Result<()> {
+    let mut stage = Stage::new(address, |options| one_connection(options).set("cluster", "hold_timeout_ms", 20_000))?;
+    login(admin)?.query("CREATE TABLE kept (a INT PRIMARY KEY)")?;
+    let mut client = stage.client()?;
+    let text = client.prepare("SELECT ?")?;
+    for (round, then) in ["COMMIT", "execute", "INSERT INTO kept VALUES (9)"].into_iter().enumerate() {
+        client.query("BEGIN")?;
+        client.query(&format!("INSERT INTO kept VALUES ({round})"))?;
+        server.die()?;
+        server.rise()?;
+        long_data(&mut client, text.id, 0, b"data")?;
+        client.ping()?;
+        let told = match then {
+            "execute" => execute(&mut client, text.id, 1, &[]),
+            sql => client.query(sql),
+        };
+        let told = told.map(|_| ()).unwrap_err();
+        assert_eq!(told.code(), 1213, "{then}: {told}");
+        if then != "execute" {
+            let lost = execute(&mut client, text.id, 1, &[]).unwrap_err();
+            assert_eq!(lost.code(), 1105, "{lost}");
+        }
+        assert_eq!(value(&mut client, text.id, 1, &["whole"]), "whole", "an execution has used up what was lost");
+        client.query("COMMIT")?;
+        assert_eq!(client.text("SELECT COUNT(*) FROM kept")?, "0", "{then}");
+    }
+    // Outside a transaction: the data is lost, and is missed.
+    long_data(&mut client, text.id, 0, b"data")?;
+    client.ping()?;
+    server.die()?;
+    server.rise()?;
+    let told = client.query("SELECT 1").unwrap_err();
+    assert!(told.to_string().contains("long_data"), "{told}");
+    assert_eq!(execute(&mut client, text.id, 1, &[]).unwrap_err().code(), 1105);
+    assert_eq!(value(&mut client, text.id, 1, &["whole"]), "whole");
+    stage.belay.assert_healthy()
+}
+
+#[test]
+fn a_lost_transaction_is_told_on_mariadb() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let mut server = MariaDb::start()?;
+    let address = server.address();
+    a_lost_transaction_is_told(&mut server, &address, &address)
+}
+
+#[test]
+fn a_lost_transaction_is_told_on_mysql() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let mut server = MySql::start()?;
+    let (address, admin) = (server.address(), format!("unix:{}", server.socket().display()));
+    a_lost_transaction_is_told(&mut server, &address, &admin)
+}
+
+/// A replay that is refused half-way costs the server session, and the transaction on it: COMMIT must not be answered with OK.
+#[test]
+fn a_refused_replay_takes_no_transaction_away_in_silence() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let server = shared::mariadb()?;
+    let mut stage =
+        Stage::new(&server.address(), |options| one_connection(options).set("pool", "prepared_statements_max", 1))?;
+    let mut admin = server.admin()?;
+    admin.query("CREATE OR REPLACE TABLE test.kept (a INT)")?;
+    admin.query("CREATE OR REPLACE DATABASE passing")?;
+    admin.query("GRANT ALL ON passing.* TO app@'%'")?;
+    let mut client = stage.client()?;
+    client.query("USE passing")?;
+    let schema = client.prepare("SELECT DATABASE()")?;
+    client.query("USE test")?;
+    let other = client.prepare("SELECT 'other'")?;
+    assert_eq!(value(&mut client, other.id, 0, &[]), "other");
+    client.query("BEGIN")?;
+    client.query("INSERT INTO kept VALUES (1)")?;
+    admin.query("DROP DATABASE passing")?;
+    let refused = execute(&mut client, schema.id, 0, &[]).unwrap_err();
+    assert_eq!(refused.code(), 1105, "{refused}");
+    let told = client.query("COMMIT").unwrap_err();
+    assert_eq!(told.code(), 1213, "{told}");
+    assert_eq!(client.text("SELECT COUNT(*) FROM kept")?, "0");
+    admin.query("DROP TABLE test.kept")?;
+    stage.belay.assert_healthy()
+}
