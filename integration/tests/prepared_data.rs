@@ -427,3 +427,154 @@ fn a_refused_replay_takes_no_transaction_away_in_silence() -> Result<()> {
     admin.query("DROP TABLE test.kept")?;
     stage.belay.assert_healthy()
 }
+
+/// What a row or a column's definition holds, with the connection's id taken out where it stands as a number of four or eight bytes, or as text.
+fn without_id(wire: &Wire, mut bytes: Vec<u8>) -> Vec<u8> {
+    let id = wire.connection_id;
+    for (id, mask) in [(id.to_le_bytes().to_vec(), vec![0xEE; 4]), (id.to_string().into_bytes(), b"id".to_vec())] {
+        let mut at = 0;
+        while let Some(found) = bytes.get(at..).and_then(|rest| rest.windows(id.len()).position(|w| w == id)) {
+            bytes.splice(at + found..at + found + id.len(), mask.iter().copied());
+            at += found + mask.len();
+        }
+    }
+    bytes
+}
+
+fn described(wire: &Wire, reply: WireResult<Reply>) -> String {
+    match reply {
+        Ok(Reply::Rows(rows)) => {
+            let cells = rows.rows.into_iter().flatten().map(|cell| cell.map(|c| without_id(wire, c)));
+            format!("{:x?} {:x?}", rows.definitions, cells.collect::<Vec<_>>())
+        }
+        other => said(other),
+    }
+}
+
+/// Calls whose answers belay knows and the server session does not, in every place of a statement.
+const CALLS: &[(&str, &[&str])] = &[
+    ("select connection_id()", &[]),
+    ("SELECT CONNECTION_ID() AS `of me`, CONNECTION_ID(), connection_id() + 1 > 0", &[]),
+    ("SELECT ?, CONNECTION_ID(), ? FROM DUAL WHERE CONNECTION_ID() = CONNECTION_ID() AND ? = 'c'", &["a", "b", "c"]),
+    ("SELECT a, a = CONNECTION_ID() FROM (SELECT CONNECTION_ID() AS a) t WHERE a IN (SELECT CONNECTION_ID())", &[]),
+    ("SELECT CONCAT(CONNECTION_ID(), '') = CAST(connection_id() AS CHAR), CONNECTION_ID()*2 > ?", &["1"]),
+    ("SELECT @@pseudo_thread_id, @@pseudo_thread_id = CONNECTION_ID(), @@pseudo_thread_id + 0 > 0", &[]),
+    ("SELECT ROW_COUNT(), CONNECTION_ID(), FOUND_ROWS(), LAST_INSERT_ID(), @@identity", &[]),
+    ("SELECT FOUND_ROWS(), ROW_COUNT(), 'é', CONNECTION_ID(), @@last_insert_id, ?", &["x"]),
+    ("SELECT LAST_INSERT_ID(), LAST_INSERT_ID() + CONNECTION_ID() > ?", &["0"]),
+    ("SELECT CONNECTION_ID() UNION ALL SELECT CONNECTION_ID()", &[]),
+    ("SELECT COUNT(*), MAX(CONNECTION_ID()) FROM shop.item GROUP BY CONNECTION_ID() ORDER BY CONNECTION_ID()", &[]),
+    ("SELECT ROW_COUNT()", &[]),
+    ("SELECT FOUND_ROWS() AS f", &[]),
+];
+
+fn calls_have_the_servers_columns(address: &str) -> Result<()> {
+    Stage::new(address, |options| one_connection(options).set("instance", "id", 3))?.same(|a, b, notes| {
+        a.query("DROP TABLE IF EXISTS called")?;
+        // Numbers that no connection has, so that ids can be told from them.
+        a.query("CREATE TABLE called (id INT PRIMARY KEY AUTO_INCREMENT, c BIGINT) AUTO_INCREMENT = 1000000")?;
+        for (sql, params) in CALLS {
+            for _ in 0..2 {
+                let (statement, definitions) = a.prepare_described(sql).map_err(|e| format!("{sql}: {e}"))?;
+                notes.push(format!("{sql}: {definitions:x?}"));
+                for _ in 0..2 {
+                    a.query("INSERT INTO called (c) VALUES (CONNECTION_ID()), (1), (2)")?;
+                    b.query("SELECT 1 UNION ALL SELECT 2")?;
+                    let reply = execute(a, statement.id, params.len(), params);
+                    notes.push(format!("{sql}: {}", described(a, reply)));
+                }
+                a.close_statement(statement)?;
+                a.query("DELETE FROM called LIMIT 2")?;
+                b.query("SELECT 1")?;
+                if params.is_empty() {
+                    let reply = a.query(sql);
+                    notes.push(format!("{sql}: {}", described(a, reply)));
+                }
+            }
+        }
+        // In other statements than SELECT, and in what is made of them.
+        let insert = a.prepare("INSERT INTO called (c) SELECT CONNECTION_ID() + ? - ? FROM DUAL")?;
+        notes.push(said(execute(a, insert.id, 2, &["1", "1"])));
+        let update = a.prepare("UPDATE called SET c = CONNECTION_ID() WHERE id > ? AND CONNECTION_ID() > 0")?;
+        b.query("SELECT 1")?;
+        notes.push(said(execute(a, update.id, 1, &["0"])));
+        let mine = a.text("SELECT COUNT(DISTINCT c) FROM called WHERE c = CONNECTION_ID()")?;
+        notes.push(mine);
+        a.query("DROP TABLE IF EXISTS made")?;
+        a.query(
+            "CREATE TABLE made AS SELECT CONNECTION_ID() AS a, @@pseudo_thread_id AS b, ROW_COUNT() AS c, FOUND_ROWS() AS d, \
+             LAST_INSERT_ID() AS e, @@identity AS f",
+        )?;
+        notes.push(said(a.query("SHOW CREATE TABLE made")));
+        a.query("DROP TABLE made")?;
+        a.query("DROP TABLE called")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn calls_have_the_servers_columns_on_mariadb() -> Result<()> {
+    on_mariadb(calls_have_the_servers_columns)
+}
+
+#[test]
+fn calls_have_the_servers_columns_on_mysql() -> Result<()> {
+    on_mysql(calls_have_the_servers_columns)
+}
+
+/// MySQL reads the types of user variables when it prepares a statement, and keeps to them.
+fn types_of_user_variables(address: &str) -> Result<()> {
+    const SQL: &str = "SELECT @v + 0, @v, COLLATION(@v)";
+    Stage::new(address, |options| one_connection(options).set("pool", "prepared_statements_max", 2))?.same(
+        |a, b, notes| {
+            b.query("SET @v = 5")?;
+            let of_b = b.prepare(SQL)?;
+            notes.push(said(execute(b, of_b.id, 0, &[])));
+            a.query("SET @v = '17 apples'")?;
+            let (of_a, definitions) = a.prepare_described(SQL)?;
+            notes.push(format!("{definitions:x?}"));
+            notes.push(said(execute(a, of_a.id, 0, &[])));
+            notes.push(said(execute(b, of_b.id, 0, &[])));
+            // Each keeps to its type, though the variable has another one by now, and others have pushed it out.
+            for (set, n) in
+                [("SET @v = '18 pears'", 1), ("SET @v = NULL", 2), ("SELECT 2.5 + 1 INTO @v", 3), ("SET @v = 1", 4)]
+            {
+                b.query(set)?;
+                for more in 0..3 {
+                    let id = a.prepare(&format!("SELECT '{n} {more}'"))?.id;
+                    notes.push(said(execute(a, id, 0, &[])));
+                }
+                notes.push(format!("{set}: {}", said(execute(b, of_b.id, 0, &[]))));
+                notes.push(format!("{set}: {}", said(b.query(SQL))));
+                notes.push(format!("{set}: {}", said(execute(a, of_a.id, 0, &[]))));
+                notes.push(format!("{set}: {}", said(a.query("SELECT @v"))));
+            }
+            // Prepared in SQL, by a type that belay has to ask for.
+            b.query("BEGIN")?;
+            b.query("SELECT CONCAT('3', ' plums') INTO @v")?;
+            let asked = b.prepare(SQL)?;
+            b.query("COMMIT")?;
+            a.query("SET @v = 6")?;
+            a.query("PREPARE named FROM 'SELECT @v + 0, @v'")?;
+            b.query("PREPARE named FROM 'SELECT @v + 0, @v'")?;
+            a.query("SET @v = 'seven'")?;
+            for _ in 0..2 {
+                notes.push(said(a.query("EXECUTE named")));
+                notes.push(said(execute(b, asked.id, 0, &[])));
+                b.query("SET @v = 9")?;
+                notes.push(said(b.query("EXECUTE named")));
+            }
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn types_of_user_variables_on_mariadb() -> Result<()> {
+    on_mariadb(types_of_user_variables)
+}
+
+#[test]
+fn types_of_user_variables_on_mysql() -> Result<()> {
+    on_mysql(types_of_user_variables)
+}

@@ -239,7 +239,7 @@ impl Wire {
         for count in [statement.params, statement.columns] {
             if count > 0 {
                 for _ in 0..count {
-                    definitions.push(self.read_packet()?);
+                    definitions.push(reply::definition(self.read_packet()?)?);
                 }
                 if self.caps & caps::DEPRECATE_EOF == 0 {
                     self.read_packet()?;
