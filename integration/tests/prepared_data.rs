@@ -498,6 +498,20 @@ fn calls_have_the_servers_columns(address: &str) -> Result<()> {
         let update = a.prepare("UPDATE called SET c = CONNECTION_ID() WHERE id > ? AND CONNECTION_ID() > 0")?;
         b.query("SELECT 1")?;
         notes.push(said(execute(a, update.id, 1, &["0"])));
+        // By the names of SQL, and at once where the server has that.
+        for source in ["SELECT CONNECTION_ID(), ''it''''s''", "select ''a'', connection_id() AS c, @@pseudo_thread_id > ?"] {
+            a.query(&format!("PREPARE named FROM '{source}'"))?;
+            b.query("SELECT 1")?;
+            a.query("SET @zero = 0")?;
+            let using = if source.contains('?') { " USING @zero" } else { "" };
+            for _ in 0..2 {
+                let reply = a.query(&format!("EXECUTE named{using}"));
+                notes.push(described(a, reply));
+                b.query("SELECT 1")?;
+            }
+        }
+        a.query("DEALLOCATE PREPARE named")?;
+        a.query("UPDATE called SET c = CONNECTION_ID()")?;
         let mine = a.text("SELECT COUNT(DISTINCT c) FROM called WHERE c = CONNECTION_ID()")?;
         notes.push(mine);
         a.query("DROP TABLE IF EXISTS made")?;
@@ -506,8 +520,15 @@ fn calls_have_the_servers_columns(address: &str) -> Result<()> {
              LAST_INSERT_ID() AS e, @@identity AS f",
         )?;
         notes.push(said(a.query("SHOW CREATE TABLE made")));
+        notes.push(said(a.query("SELECT a = CONNECTION_ID(), b = CONNECTION_ID(), c, d, e, f FROM made")));
         a.query("DROP TABLE made")?;
         a.query("DROP TABLE called")?;
+        b.query("SELECT 1")?;
+        if a.version.contains("MariaDB") {
+            // It pins.
+            let reply = a.query("EXECUTE IMMEDIATE 'SELECT CONNECTION_ID(), ''a'', FOUND_ROWS(), ? AS p' USING 1");
+            notes.push(described(a, reply));
+        }
         Ok(())
     })
 }

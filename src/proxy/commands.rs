@@ -36,12 +36,7 @@ impl ClientSession {
             }
         }
         if self.another_is_better() {
-            if let Some(lease) = self.lease.take() {
-                // Should the reset fail, this is told in its place.
-                self.note_lost(&lease, Stage::Clean);
-                self.lease = Some(lease);
-            }
-            self.end_now();
+            self.give_up_for_reset();
         } else if self.pins.contains(PinReason::Xa) {
             // MariaDB breaks a session that is reset on top of a prepared XA transaction: it stays this client's, and is closed after it.
             kept.insert(PinReason::Xa);
@@ -101,6 +96,15 @@ impl ClientSession {
             self.set_pins(kept);
             return self.reply_ok().await;
         }
+    }
+
+    /// Gives up the bound server session for another one. Should the reset fail, what went with it is told in its place.
+    fn give_up_for_reset(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.note_lost(&lease, Stage::Clean);
+            self.lease = Some(lease);
+        }
+        self.end_now();
     }
 
     /// The reset did not happen. What was given up for it, or lost before it, weighs more than why.

@@ -179,11 +179,22 @@ impl ClientSession {
         self.pending_collation = collation_of(sql, &facts);
         self.named = crate::session::user_variables::named(sql, &facts);
         let effects = facts.effects;
+        let mut rewritten = None;
         let names = if text_statements::need_of(&facts) == TextNeed::Nothing {
             None
         } else {
             let end = head.header.frame_len().min(self.io.read_buf.len());
-            let sql = Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default());
+            let mut sql = Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default());
+            if head.complete && facts.statements == StatementCount::One {
+                match self.with_values_in_source(&sql) {
+                    Ok(None) => {}
+                    Ok(Some(text)) => {
+                        rewritten = Some(command_packet(0x03, &text));
+                        sql = text;
+                    }
+                    Err(error) => return self.refuse(head, error).await,
+                }
+            }
             match self.about_names(&sql, &mut facts) {
                 Ok(names) => names,
                 Err(error) => return self.refuse(head, error).await,
@@ -191,7 +202,7 @@ impl ClientSession {
         };
         let request = Request {
             head,
-            rewritten: None,
+            rewritten,
             shape: ReplyShape::Query,
             facts: &facts,
             client_statement: 0,

@@ -19,6 +19,7 @@ pub mod login_target;
 mod long_data;
 pub mod measure;
 mod next_transaction;
+mod prepare;
 mod reader;
 pub mod registry;
 pub mod relay;

@@ -10,6 +10,7 @@ use crate::proxy::errors;
 use crate::proxy::execute::{Request, command_packet};
 use crate::proxy::session::ClientSession;
 use crate::session::pins::PinReason;
+use crate::session::text_statement::Source;
 use crate::sql::{Facts, Flavor as LexFlavor, StatementCount, Text, VolatileKind, rewrite};
 
 /// Which calls are answered in a text.
@@ -48,6 +49,16 @@ impl ClientSession {
     pub(super) fn text_to_execute(&self, text: &Text) -> Result<Bytes, ErrorReply> {
         let answer = self.answers(text.facts(), Calls::All)?;
         Ok(answer.and_then(|answer| text.answered(answer)).unwrap_or_else(|| text.sql().clone()))
+    }
+
+    /// A PREPARE or EXECUTE IMMEDIATE with values in place of calls in the statement that its literal holds; `None` if there is nothing to replace.
+    pub(super) fn with_values_in_source(&self, sql: &[u8]) -> Result<Option<Bytes>, ErrorReply> {
+        let cx = self.lex_context();
+        let Some(mut source) = Source::read(sql, &cx) else { return Ok(None) };
+        let calls = if source.immediate { Calls::All } else { Calls::OfConnection };
+        let text = Text::read(Bytes::from(std::mem::take(&mut source.text)), cx);
+        let answered = self.answers(text.facts(), calls)?.and_then(|answer| text.answered(answer));
+        Ok(answered.map(|answered| Bytes::from(source.replaced(sql, &answered, &cx))))
     }
 
     /// What takes the place of the calls of a statement; `None` if nothing does.
