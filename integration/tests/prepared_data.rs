@@ -599,3 +599,36 @@ fn types_of_user_variables_on_mariadb() -> Result<()> {
 fn types_of_user_variables_on_mysql() -> Result<()> {
     on_mysql(types_of_user_variables)
 }
+
+/// What clients have closed, or others do not need now, makes room where the node has none left.
+#[test]
+fn a_full_node_is_no_reason_to_refuse() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let server = MariaDb::start_with(&["--max-prepared-stmt-count=4"])?;
+    let mut stage = Stage::new(&server.address(), one_connection)?;
+    let (mut a, mut b) = (stage.client()?, stage.client()?);
+    let kept = a.prepare("SELECT 'kept'")?;
+    for n in 0..10 {
+        let closed = b.prepare(&format!("SELECT 'closed {n}'"))?;
+        assert_eq!(value(&mut b, closed.id, 0, &[]), format!("closed {n}"));
+        b.close_statement(closed)?;
+        // It may have been closed for that, and is prepared again.
+        assert_eq!(value(&mut a, kept.id, 0, &[]), "kept");
+    }
+    // With all of the node's in use on this server session, the node's own words are the answer.
+    let pending: Vec<u32> = (0..4)
+        .map(|n| -> Result<u32> {
+            let id = a.prepare(&format!("SELECT CONCAT({n}, ?)"))?.id;
+            long_data(&mut a, id, 0, b" is kept")?;
+            Ok(id)
+        })
+        .collect::<Result<_>>()?;
+    let full = a.prepare("SELECT 'no room'").unwrap_err();
+    assert!(full.to_string().contains("max_prepared_stmt_count"), "{full}");
+    for (n, id) in pending.into_iter().enumerate() {
+        assert_eq!(value(&mut a, id, 1, &[]), format!("{n} is kept"));
+    }
+    stage.belay.assert_healthy()
+}

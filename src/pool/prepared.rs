@@ -85,6 +85,20 @@ impl ServerStatements {
         }
     }
 
+    /// Forgets, and closes with the next flight, all that is not `held`: whoever executes it again prepares it again. Whether there was any.
+    pub fn make_room(&mut self, held: impl Fn(&StatementKey) -> bool) -> bool {
+        let to_close = &mut self.to_close;
+        let before = to_close.len();
+        self.by_key.retain(|key, there| {
+            let keep = held(key);
+            if !keep {
+                to_close.push(there.id);
+            }
+            keep
+        });
+        to_close.len() > before
+    }
+
     /// Forgets, and closes with the next flight, all that is there for this statement of this client alone.
     pub fn remove_private(&mut self, client: u32, statement: u32) {
         let to_close = &mut self.to_close;
@@ -191,10 +205,13 @@ mod tests {
         assert!(statements.get_mut(&private).is_none());
         let more = StatementKey { private: Some((7, 1)), ..key("f") };
         statements.insert(more, 6, none);
+        assert!(!statements.make_room(|_| true));
+        assert_eq!(statements.len(), 2);
         statements.remove_private(7, 1);
         assert_eq!(statements.len(), 1);
         let mut out = BytesMut::new();
         statements.write_closes(&mut out);
         assert_eq!(out.iter().skip(5).step_by(9).copied().collect::<Vec<u8>>(), [2, 3, 1, 4, 6]);
+        assert!(statements.make_room(held) && statements.is_empty());
     }
 }

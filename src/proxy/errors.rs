@@ -291,6 +291,9 @@ pub fn statements_all_held() -> ErrorReply {
     )
 }
 
+/// The number of [`too_many_statements`], and that of a node which holds as many as it may.
+pub const TOO_MANY_STATEMENTS: u16 = 1461;
+
 /// More prepared statements than a client may have.
 pub fn too_many_statements() -> ErrorReply {
     reply(1461, "belay: this session has too many prepared statements (session.prepared_statements_max, session.prepared_bytes_max); close some".into())

@@ -503,6 +503,8 @@ impl ClientSession {
 /// piece. An error that may be about the node is kept until that is known.
 struct Way {
     keeps: bool,
+    /// It answers a PREPARE, which may find the node full of statements that nobody needs.
+    prepares: bool,
     kept: BytesMut,
     /// The client has some of it.
     begun: bool,
@@ -512,13 +514,16 @@ struct Way {
 impl Way {
     fn new(request: &Request<'_>) -> Way {
         let keeps = request.head.complete && failover::statement(request.facts) == failover::Statement::Repeatable;
-        Way { keeps, kept: BytesMut::new(), begun: false, doubtful: false }
+        let prepares = request.shape == ReplyShape::Prepare;
+        Way { keeps, prepares, kept: BytesMut::new(), begun: false, doubtful: false }
     }
 
     /// What the client gets now, if anything. `error` is the number of the error that ends the answer.
     fn next<'a>(&'a mut self, bytes: &'a [u8], progress: &Progress, error: Option<u16>) -> Option<&'a [u8]> {
         if !self.begun {
-            self.doubtful = *progress == Progress::Done && error.is_some_and(failover::may_be_refusal);
+            let doubtful =
+                |code| failover::may_be_refusal(code) || self.prepares && code == errors::TOO_MANY_STATEMENTS;
+            self.doubtful = *progress == Progress::Done && error.is_some_and(doubtful);
             let more = self.keeps && *progress == Progress::More && self.kept.len() + bytes.len() < KEPT_BYTES_MAX;
             if self.doubtful || more {
                 self.kept.extend_from_slice(bytes);

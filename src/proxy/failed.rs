@@ -175,6 +175,9 @@ impl ClientSession {
         request: &Request<'_>,
         attempts: &mut Attempts,
     ) -> Option<Served> {
+        if request.shape == ReplyShape::Prepare && self.make_room(&answer.error) {
+            return None;
+        }
         let Some(lease) = &self.lease else { return Some(self.pass_on_answer(answer, request).await) };
         let (node, flavor) = (lease.node, lease.conn.flavor);
         let meaning = failover::meaning(flavor, &answer.error);

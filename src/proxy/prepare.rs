@@ -109,6 +109,14 @@ impl ClientSession {
         }
     }
 
+    /// The node says that it holds as many prepared statements as it may: those on the bound server session that nobody needs just now are closed. Whether
+    /// there were any, so that the PREPARE is worth another try.
+    pub(super) fn make_room(&mut self, error: &ErrorReply) -> bool {
+        let held = is_held(&self.statements, self.handle.id);
+        error.code == errors::TOO_MANY_STATEMENTS
+            && self.lease.as_mut().is_some_and(|lease| lease.prepared.make_room(held))
+    }
+
     /// Whether the bound server session can be given one more statement.
     pub(super) fn has_room(&self) -> bool {
         let held = is_held(&self.statements, self.handle.id);

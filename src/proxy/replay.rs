@@ -128,9 +128,20 @@ impl ClientSession {
         self.cx.measure.replayed(&plan);
         match (missing, flown.prepared) {
             _ if flown.told.is_some() => Err(self.told(flown.told)),
-            (Some(missing), Some(answer)) => self.prepared_there(missing, answer),
+            (Some(missing), Some(answer)) => self.prepared_or_again(missing, answer).await,
             _ => Ok(()),
         }
+    }
+
+    /// The answer to a PREPARE; where the node was full of statements that nobody needs, the answer to another one.
+    async fn prepared_or_again(&mut self, missing: Missing, answer: Answer) -> Result<(), BindEnd> {
+        if !answer.error.as_ref().is_some_and(|error| self.make_room(error)) {
+            return self.prepared_there(missing, answer);
+        }
+        let impossible = |variable: Arc<str>| BindEnd::Refused(errors::replay_impossible("?", &variable));
+        let entries = preparing(&self.state, &missing).map_err(impossible)?;
+        let again = Box::pin(self.fly(entries, &ReplayPlan::default())).await?;
+        self.prepared_there(missing, again.prepared.unwrap_or(answer))
     }
 
     /// What differs between the client and the bound server session.
