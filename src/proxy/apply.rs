@@ -96,7 +96,7 @@ impl ClientSession {
         }
         let schema = match kind {
             // It keeps to what it was prepared under.
-            Kind::Statement { id, .. } => self.statements.get_mut(id).and_then(|(_, s)| s.parsed.schema().cloned()),
+            Kind::Statement { id, .. } => self.statements.get(id).and_then(|s| s.parsed.schema().cloned()),
             // So does one that EXECUTE names: only names with a schema count.
             Kind::Text if self.text_need != TextNeed::Nothing => None,
             Kind::Text | Kind::Other => self.state.schema().cloned(),

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
+use crate::error::Stage;
 use crate::pool::flight::{self, Ask};
+use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::proxy::bind::BindEnd;
@@ -23,7 +25,6 @@ impl ClientSession {
         if self.skip_request(head).await == Flow::End {
             return Flow::End;
         }
-        self.lost = None;
         let hold_until = Instant::now() + self.cx.hold_timeout;
         let role_unread = self.pins.contains(PinReason::UnreadRole);
         let role = self.state.role().cloned();
@@ -35,7 +36,7 @@ impl ClientSession {
             }
         }
         if self.another_is_better() {
-            self.end_now();
+            self.give_up_for_reset();
         } else if self.pins.contains(PinReason::Xa) {
             // MariaDB breaks a session that is reset on top of a prepared XA transaction: it stays this client's, and is closed after it.
             kept.insert(PinReason::Xa);
@@ -46,27 +47,29 @@ impl ClientSession {
                 None => match self.bind_any(hold_until).await {
                     Ok(lease) => lease,
                     Err(BindEnd::ClientGone) => return Flow::End,
-                    Err(BindEnd::Refused(error)) => return self.reply_error(&error).await,
+                    Err(BindEnd::Refused(error)) => return self.not_reset(error).await,
                     Err(BindEnd::Lost(_)) => continue,
                 },
             };
             let node = lease.node;
             let dedicated = lease.endpoint().is_none();
-            // If the reset fails the lease is gone: its pins go off the pool's list while the list can be found.
+            // If the reset fails the lease is gone, and what it held must be told: its pins go off the pool's list while the list can be found.
+            self.note_lost(&lease, Stage::Clean);
             self.unbound_from(&lease);
             let Some(lease) = cleanup::reset(&self.cx, lease).await else {
                 let role_lost = kept.remove(PinReason::Role) || role_unread;
                 kept.remove(PinReason::Xa);
                 if role_lost && !dedicated {
+                    let error = errors::state_lost(&self.cx.node_name(node), "role", self.lost.transaction());
                     self.start_over();
-                    return self.reply_error(&errors::state_lost(&self.cx.node_name(node), "role")).await;
+                    return self.reply_error(&error).await;
                 }
                 if dedicated {
                     return Flow::End;
                 }
                 self.cx.cluster.suspect(node);
                 if Instant::now() > hold_until {
-                    return self.reply_error(&errors::no_node("server sessions were lost while they were reset")).await;
+                    return self.not_reset(errors::no_node("server sessions were lost while they were reset")).await;
                 }
                 continue;
             };
@@ -95,6 +98,21 @@ impl ClientSession {
         }
     }
 
+    /// Gives up the bound server session for another one. Should the reset fail, what went with it is told in its place.
+    fn give_up_for_reset(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.note_lost(&lease, Stage::Clean);
+            self.lease = Some(lease);
+        }
+        self.end_now();
+    }
+
+    /// The reset did not happen. What was given up for it, or lost before it, weighs more than why.
+    async fn not_reset(&mut self, why: ErrorReply) -> Flow {
+        let error = self.tell_lost().unwrap_or(why);
+        self.reply_error(&error).await
+    }
+
     /// Whether a reset is better done on another server session: a KILL may still arrive at the bound one, or it keeps what no reset takes away.
     fn another_is_better(&self) -> bool {
         let Some(lease) = &self.lease else { return false };
@@ -117,7 +135,7 @@ impl ClientSession {
         self.found_rows_here = false;
         // MariaDB forgets it with a reset (observed).
         self.last_gtid = None;
-        self.lost = None;
+        self.lost.void();
         self.next_transaction = Pending::Nothing;
         *self.handle.insert_id() = InsertId::Zero;
         self.set_pins(Pins::NONE);

@@ -2,6 +2,7 @@
 
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::flavor::Flavor;
+use crate::session::loss::Loss;
 
 /// Number, SQLSTATE and name of every error that belay makes.
 pub const NAMES: &[(u16, &str, &str)] = &[
@@ -22,6 +23,7 @@ pub const NAMES: &[(u16, &str, &str)] = &[
     (1243, "HY000", "ER_UNKNOWN_STMT_HANDLER"),
     (1251, "08004", "ER_NOT_SUPPORTED_AUTH_MODE"),
     (1317, "70100", "ER_QUERY_INTERRUPTED"),
+    (1421, "HY000", "ER_STMT_HAS_NO_OPEN_CURSOR"),
     (1429, "HY000", "ER_CONNECT_TO_FOREIGN_DATA_SOURCE"),
     (1461, "42000", "ER_MAX_PREPARED_STMT_COUNT_REACHED"),
     (1792, "25006", "ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION"),
@@ -162,13 +164,10 @@ pub fn login_not_recorded() -> ErrorReply {
     )
 }
 
-/// The number of [`transaction_lost`].
-pub const TRANSACTION_LOST: u16 = 1213;
-
 /// The transaction's server session is gone. `pins` are the lasting ones.
 pub fn transaction_lost(node: &str, pins: &str) -> ErrorReply {
     reply(
-        TRANSACTION_LOST,
+        1213,
         format!(
             "belay: node '{node}' was lost, and the open transaction with it: it was not committed; restart the transaction{}",
             and_state(pins)
@@ -198,14 +197,24 @@ pub fn not_caught_up(node: &str, why: &str) -> ErrorReply {
     )
 }
 
-/// Pinned state died with its server.
-pub fn state_lost(node: &str, pins: &str) -> ErrorReply {
+/// Pinned state died with its server, and perhaps an open transaction.
+pub fn state_lost(node: &str, pins: &str, transaction: bool) -> ErrorReply {
+    let too = if transaction { "; the open transaction is gone, too: it was not committed" } else { "" };
     reply(
         1105,
         format!(
-            "belay: node '{node}' was lost, and with it state of this session that lived there alone: {pins}; set it up again"
+            "belay: node '{node}' was lost, and with it state of this session that lived there alone: {pins}; set it up again{too}"
         ),
     )
+}
+
+/// What was lost before this request came.
+pub fn lost(loss: &Loss) -> ErrorReply {
+    if loss.state.is_empty() {
+        transaction_lost(&loss.node, "")
+    } else {
+        state_lost(&loss.node, &loss.state.to_string(), loss.transaction)
+    }
 }
 
 /// State could not be restored on another server session.
@@ -252,9 +261,39 @@ pub fn value_lost(what: &str) -> ErrorReply {
 }
 
 /// An execution of a statement that was never prepared or was closed.
-pub fn unknown_statement(id: u32, command: &str) -> ErrorReply {
-    reply(1243, format!("Unknown prepared statement handler ({id}) given to {command}"))
+pub fn unknown_statement(id: u32, command: &str, flavor: Flavor) -> ErrorReply {
+    let handler = statement_handler(flavor, command);
+    reply(1243, format!("Unknown prepared statement handler ({id}) given to {handler}"))
 }
+
+/// The servers' name for the code that looks at a request about a prepared statement: MySQL 9 has one for all.
+fn statement_handler(flavor: Flavor, mariadb: &str) -> &str {
+    if flavor == Flavor::MySql { "mysql_stmt_precheck" } else { mariadb }
+}
+
+/// COM_STMT_FETCH of a statement that was not executed with a cursor, or whose cursor is read to its end.
+pub fn no_open_cursor(id: u32, flavor: Flavor) -> ErrorReply {
+    let stop = if flavor == Flavor::MySql { "." } else { "" };
+    reply(1421, format!("The statement ({id}) has no open cursor{stop}"))
+}
+
+/// The execution of a statement that was sent long data for a parameter that it does not have.
+pub fn wrong_long_data(flavor: Flavor) -> ErrorReply {
+    reply(1210, format!("Incorrect arguments to {}", statement_handler(flavor, "mysqld_stmt_send_long_data")))
+}
+
+/// A server session holds as many statements as it may, and of each it has long data, an open cursor or something else that can't be made again.
+pub fn statements_all_held() -> ErrorReply {
+    reply(
+        1461,
+        "belay: the server session has no room for another prepared statement (pool.prepared_statements_max): all that it holds have long data \
+         or an open cursor; execute, fetch to the end, reset or close some"
+            .into(),
+    )
+}
+
+/// The number of [`too_many_statements`], and that of a node which holds as many as it may.
+pub const TOO_MANY_STATEMENTS: u16 = 1461;
 
 /// More prepared statements than a client may have.
 pub fn too_many_statements() -> ErrorReply {

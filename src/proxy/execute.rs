@@ -23,7 +23,7 @@ use crate::proxy::statements::Execution;
 use crate::proxy::text_statements::{self, TextNeed};
 use crate::proxy::wire::{self, RequestHead, ServerRead};
 use crate::session::pins::PinReason;
-use crate::sql::{Facts, TransactionControl};
+use crate::sql::{Facts, StatementCount, TransactionControl};
 
 /// So much of an answer is kept before the client gets any of it, see `relay_answer`.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
@@ -95,22 +95,24 @@ impl ClientSession {
     pub(super) async fn execute(&mut self, head: RequestHead) -> Flow {
         let Some(&byte) = self.io.read_buf.get(HEADER_BYTES) else { return Flow::End };
         let command = Command::from_byte(byte);
-        if !matches!(command, Some(Command::Ping | Command::StmtClose | Command::SetOption)) {
+        if !matches!(command, Some(Command::Ping | Command::StmtClose | Command::StmtSendLongData | Command::SetOption))
+        {
             // These leave the warnings and counts of the statement before as they are.
             self.statement += 1;
         }
         self.named = None;
         self.text_need = TextNeed::Nothing;
         self.follows_name = false;
+        self.id_only = false;
         match command {
             Some(Command::Query) => self.query(head).await,
-            Some(Command::StmtExecute) => self.stmt_execute(head).await,
+            Some(Command::StmtExecute) => self.stmt_execute(head, Execution::Single).await,
             Some(Command::StmtPrepare) => self.stmt_prepare(head).await,
             Some(Command::StmtClose) => self.stmt_close(head).await,
             Some(Command::StmtReset) => self.stmt_reset(head).await,
             Some(Command::StmtFetch) => self.stmt_fetch(head).await,
             Some(Command::StmtSendLongData) => Box::pin(self.stmt_send_long_data(head)).await,
-            Some(Command::StmtBulkExecute) => self.stmt_bulk_execute(head).await,
+            Some(Command::StmtBulkExecute) => self.stmt_execute(head, Execution::Bulk).await,
             Some(Command::Ping) => self.ping(head).await,
             Some(Command::Quit) => Flow::End,
             Some(Command::InitDb) => self.pass_on(head, ReplyShape::Simple, false).await,
@@ -179,11 +181,22 @@ impl ClientSession {
         self.pending_collation = collation_of(sql, &facts);
         self.named = crate::session::user_variables::named(sql, &facts);
         let effects = facts.effects;
+        let mut rewritten = None;
         let names = if text_statements::need_of(&facts) == TextNeed::Nothing {
             None
         } else {
             let end = head.header.frame_len().min(self.io.read_buf.len());
-            let sql = Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default());
+            let mut sql = Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default());
+            if head.complete && facts.statements == StatementCount::One {
+                match self.with_values_in_source(&sql) {
+                    Ok(None) => {}
+                    Ok(Some(text)) => {
+                        rewritten = Some(command_packet(0x03, &text));
+                        sql = text;
+                    }
+                    Err(error) => return self.refuse(head, error).await,
+                }
+            }
             match self.about_names(&sql, &mut facts) {
                 Ok(names) => names,
                 Err(error) => return self.refuse(head, error).await,
@@ -191,7 +204,7 @@ impl ClientSession {
         };
         let request = Request {
             head,
-            rewritten: None,
+            rewritten,
             shape: ReplyShape::Query,
             facts: &facts,
             client_statement: 0,
@@ -231,8 +244,8 @@ impl ClientSession {
     /// The one attempt loop. Whatever happens to servers ends here: in an answer, an error reply, or the end of the client.
     pub(super) async fn serve(&mut self, mut request: Request<'_>) -> Served {
         let started = Instant::now();
-        if let Some(error) = self.lost.take() {
-            return Box::pin(self.tell_loss(request.head, request.facts, error)).await;
+        if self.lost.is_some() {
+            return Box::pin(self.tell_loss(request.head, request.facts)).await;
         }
         if let Err(error) = self.check_pin_budget(request.facts) {
             return Box::pin(self.refused(request.head, error)).await;
@@ -502,6 +515,8 @@ impl ClientSession {
 /// piece. An error that may be about the node is kept until that is known.
 struct Way {
     keeps: bool,
+    /// It answers a PREPARE, which may find the node full of statements that nobody needs.
+    prepares: bool,
     kept: BytesMut,
     /// The client has some of it.
     begun: bool,
@@ -511,7 +526,8 @@ struct Way {
 impl Way {
     fn new(request: &Request<'_>) -> Way {
         let keeps = request.head.complete && failover::statement(request.facts) == failover::Statement::Repeatable;
-        Way { keeps, kept: BytesMut::new(), begun: false, doubtful: false }
+        let prepares = request.shape == ReplyShape::Prepare;
+        Way { keeps, prepares, kept: BytesMut::new(), begun: false, doubtful: false }
     }
 
     /// What the client gets now, if anything. `error` is the number of the error that ends the answer.
@@ -519,7 +535,9 @@ impl Way {
         if !self.begun {
             // What another statement of the same text has answered before is no refusal of the whole.
             let alone = self.kept.is_empty() && Doubtful::is_error(bytes);
-            self.doubtful = *progress == Progress::Done && alone && error.is_some_and(failover::may_be_refusal);
+            let doubtful =
+                |code| failover::may_be_refusal(code) || self.prepares && code == errors::TOO_MANY_STATEMENTS;
+            self.doubtful = *progress == Progress::Done && alone && error.is_some_and(doubtful);
             let more = self.keeps && *progress == Progress::More && self.kept.len() + bytes.len() < KEPT_BYTES_MAX;
             if self.doubtful || more {
                 self.kept.extend_from_slice(bytes);

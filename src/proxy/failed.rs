@@ -179,7 +179,9 @@ impl ClientSession {
                 let error = errors::no_node("server sessions were lost before the statement was sent");
                 Told::Instead(ClientSession::not_sent(attempts, error))
             }
-            Decision::StateLost => Told::Instead(errors::state_lost(&name, &pins)),
+            Decision::StateLost => {
+                Told::Instead(errors::state_lost(&name, &pins, failure.transaction != Transaction::Idle))
+            }
             Decision::TransactionLost | Decision::RollBack => {
                 Told::InTheMiddle(errors::transaction_lost(&name, lost_too))
             }
@@ -203,6 +205,9 @@ impl ClientSession {
         request: &Request<'_>,
         attempts: &mut Attempts,
     ) -> Option<Served> {
+        if request.shape == ReplyShape::Prepare && self.make_room(&answer.error) {
+            return None;
+        }
         let Some(lease) = &self.lease else { return Some(self.pass_on_answer(answer, request).await) };
         let (node, flavor) = (lease.node, lease.conn.flavor);
         let meaning = failover::meaning(flavor, &answer.error);
@@ -339,24 +344,22 @@ impl ClientSession {
     }
 
     /// The first statement after a loss while the client idled: ROLLBACK of the lost transaction is true already, everything else gets the error.
-    pub(super) async fn tell_loss(&mut self, head: RequestHead, facts: &Facts, error: ErrorReply) -> Served {
-        let rollback = self.transaction == Transaction::Lost
+    pub(super) async fn tell_loss(&mut self, head: RequestHead, facts: &Facts) -> Served {
+        let rollback = self.lost.transaction()
             && facts.certain
             && matches!(
                 facts.txn,
                 TransactionControl::Rollback { chain: None | Some(false), release: None | Some(false) }
             );
-        self.transaction = Transaction::Idle;
-        if !rollback {
+        if !rollback && let Some(error) = self.tell_lost() {
             return Box::pin(self.refused(head, error)).await;
         }
         if self.skip_request(head).await == Flow::End {
             return Served::ClientGone;
         }
-        if error.code != errors::TRANSACTION_LOST {
-            // More than the transaction was lost: a ROLLBACK is no question about that.
-            self.lost = Some(error);
-        }
+        // More than the transaction may be lost: a ROLLBACK is no question about that.
+        self.lost.roll_back();
+        self.transaction = Transaction::Idle;
         self.cx.measure.masked(Masked::Rollback);
         self.handle.decided(Instant::now(), "ROLLBACK answered", None, "the transaction was lost with its server");
         match self.reply_ok().await {

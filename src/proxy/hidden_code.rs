@@ -193,11 +193,11 @@ fn number(answer: &Answer, column: usize) -> Option<u64> {
 
 impl ClientSession {
     /// The texts that a request runs; `None` if some code that it runs is in none of them.
-    pub(super) fn texts_of(&mut self, request: &Request<'_>) -> Option<Vec<Bytes>> {
+    pub(super) fn texts_of(&self, request: &Request<'_>) -> Option<Vec<Bytes>> {
         match request.kind {
             // No SQL text.
             Kind::Other => Some(Vec::new()),
-            Kind::Statement { id, .. } => self.statements.get_mut(id).map(|(_, s)| vec![s.sql.clone()]),
+            Kind::Statement { id, .. } => self.statements.get(id).map(|s| vec![s.text.sql().clone()]),
             Kind::Text => {
                 let end = FrameHeader::parse(&self.io.read_buf).map_or(0, FrameHeader::frame_len);
                 let mut texts = vec![Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES + 1..end)?)];
@@ -257,7 +257,7 @@ impl ClientSession {
                 let end = FrameHeader::parse(&self.io.read_buf).map_or(0, FrameHeader::frame_len);
                 self.io.read_buf.get(HEADER_BYTES + 1..end).is_none_or(|sql| hidden.in_text(sql))
             }
-            Some(id) => self.statements.get_mut(id).is_none_or(|(_, statement)| hidden.in_text(&statement.sql)),
+            Some(id) => self.statements.get(id).is_none_or(|statement| hidden.in_text(statement.text.sql())),
         })
     }
 }

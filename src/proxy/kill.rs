@@ -18,6 +18,7 @@ use crate::proxy::context::Context;
 use crate::proxy::errors;
 use crate::proxy::registry::{SessionHandle, signal};
 use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::statements::Execution;
 use crate::proxy::wire::RequestHead;
 use crate::session::statement::ClientStatement;
 use crate::session::text_statement::{self, Immediate, Said, Source, Value};
@@ -258,34 +259,34 @@ impl ClientSession {
 
     /// An execution of a prepared KILL; `None`: this statement is none.
     pub(super) fn plan_prepared_kill(
-        statement: &ClientStatement,
-        header: &ExecuteHeader,
-        payload: &[u8],
+        &self,
+        head: RequestHead,
+        id: u32,
+        execution: Execution,
     ) -> Option<Result<PlannedKill, ErrorReply>> {
-        if statement.facts.kill_inside {
+        let statement = self.statements.get(id)?;
+        let facts = statement.text.facts();
+        if facts.kill_inside {
             return Some(Err(errors::kill_unseen("in a block")));
         }
-        let (kill, text) = (statement.facts.kill?, statement.kill.clone()?);
-        let parameters = match statement.params {
-            0 => Vec::new(),
-            1 => {
-                let null =
-                    payload.get(header.null_bitmap.clone()).and_then(|bits| bits.first()).is_none_or(|b| b & 1 == 1);
-                let of_type = match statement.types.as_deref() {
-                    Some([kind, sign, ..]) => Some((*kind, sign & 0x80 != 0)),
-                    _ => None,
-                };
-                let value = of_type.and_then(|(kind, unsigned)| {
-                    as_integer(kind, unsigned, payload.get(header.values_start..).unwrap_or_default())
-                });
-                match if null { Some(0) } else { value } {
-                    Some(value) => vec![Value::Integer(value)],
-                    None => return Some(Err(errors::kill_unseen("with a parameter that is no number"))),
-                }
+        let kill = facts.kill?;
+        if execution != Execution::Single {
+            return Some(Err(errors::kill_unseen("in bulk")));
+        }
+        if statement.params > 1 {
+            return Some(Err(errors::kill_unseen("with several parameters")));
+        }
+        let end = head.header.frame_len().min(self.io.read_buf.len());
+        let payload = self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default();
+        let header = ExecuteHeader::parse(payload, statement.params, false).ok()?;
+        let mut parameters = Vec::new();
+        if statement.params == 1 {
+            match parameter(statement, &header, payload) {
+                Some(value) => parameters.push(Value::Integer(value)),
+                None => return Some(Err(errors::kill_unseen("with a parameter that is no number"))),
             }
-            _ => return Some(Err(errors::kill_unseen("with several parameters"))),
-        };
-        Some(Ok(PlannedKill { text, kill, parameters }))
+        }
+        Some(Ok(PlannedKill { text: statement.text.sql().clone(), kill, parameters }))
     }
 
     /// COM_PROCESS_KILL.
@@ -322,6 +323,16 @@ impl ClientSession {
         let flow = self.reply_error(&error).await;
         if query_only { flow } else { Flow::End }
     }
+}
+
+/// The one parameter of an execution as a number; NULL is 0, as servers take it. `None`: it is none.
+fn parameter(statement: &ClientStatement, header: &ExecuteHeader, payload: &[u8]) -> Option<i128> {
+    let null = payload.get(header.null_bitmap.clone()).and_then(|bits| bits.first()).is_none_or(|b| b & 1 == 1);
+    if null {
+        return Some(0);
+    }
+    let [kind, sign, ..] = statement.types.as_deref()? else { return None };
+    as_integer(*kind, sign & 0x80 != 0, payload.get(header.values_start..).unwrap_or_default())
 }
 
 /// The name of a user variable as belay knows it; `None` for one that it does not follow.

@@ -84,7 +84,7 @@ impl ClientSession {
         let whole = match request.kind {
             Kind::Text => request.head.complete,
             Kind::Statement { id, execution: Execution::Single } => {
-                self.statements.get_mut(id).is_some_and(|(_, statement)| !statement.private && !statement.cursor)
+                self.statements.get(id).is_some_and(|statement| !statement.private && !statement.cursor)
             }
             Kind::Statement { .. } | Kind::Other => false,
         };
@@ -241,7 +241,7 @@ impl ClientSession {
     pub(super) async fn leave_reader_if_due(&mut self, facts: &Facts) -> Result<(), BindEnd> {
         if self.pins.contains(PinReason::UnreadUserVariables) && router::stay(facts, &self.kept()) != Stay::Here {
             Box::pin(self.capture()).await;
-            if let Some(lost) = self.lost.take() {
+            if let Some(lost) = self.tell_lost() {
                 return Err(BindEnd::Refused(lost));
             }
         }

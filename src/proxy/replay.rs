@@ -18,6 +18,7 @@ use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Missing;
+use crate::proxy::text_statements::TextNeed;
 use crate::session::next_transaction::NextTransaction;
 use crate::session::plan::{ReplayPlan, Unreachable};
 use crate::session::state::SessionState;
@@ -77,6 +78,11 @@ impl ClientSession {
         clear_diagnostics: bool,
         statement: Option<u32>,
     ) -> Result<(), BindEnd> {
+        if (statement.is_some() || self.text_need != TextNeed::Nothing)
+            && let Err(lost) = self.know_types().await
+        {
+            return Err(BindEnd::Refused(lost));
+        }
         let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
         let plan = self.plan(wanted_id)?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
@@ -122,9 +128,20 @@ impl ClientSession {
         self.cx.measure.replayed(&plan);
         match (missing, flown.prepared) {
             _ if flown.told.is_some() => Err(self.told(flown.told)),
-            (Some(missing), Some(answer)) => self.prepared_there(missing, answer),
+            (Some(missing), Some(answer)) => self.prepared_or_again(missing, answer).await,
             _ => Ok(()),
         }
+    }
+
+    /// The answer to a PREPARE; where the node was full of statements that nobody needs, the answer to another one.
+    async fn prepared_or_again(&mut self, missing: Missing, answer: Answer) -> Result<(), BindEnd> {
+        if !answer.error.as_ref().is_some_and(|error| self.make_room(error)) {
+            return self.prepared_there(missing, answer);
+        }
+        let impossible = |variable: Arc<str>| BindEnd::Refused(errors::replay_impossible("?", &variable));
+        let entries = preparing(&self.state, &missing).map_err(impossible)?;
+        let again = Box::pin(self.fly(entries, &ReplayPlan::default())).await?;
+        self.prepared_there(missing, again.prepared.unwrap_or(answer))
     }
 
     /// What differs between the client and the bound server session.
@@ -225,10 +242,8 @@ impl ClientSession {
 
     /// Half of the plan may be in force: this server session is of no use to anybody.
     fn half_replayed(&mut self, part: &'static str, error: &ErrorReply) -> ErrorReply {
-        let Some(lease) = self.lease.take() else { return errors::replay_refused("?", part, error) };
-        let name = self.cx.node_name(lease.node);
-        self.server_session_gone(&lease);
-        self.unbound_from(&lease);
+        let name = self.lease.as_ref().map_or_else(|| "?".into(), |lease| self.cx.node_name(lease.node));
+        self.throw_away_replayed();
         errors::replay_refused(&name, part, error)
     }
 
@@ -236,11 +251,17 @@ impl ClientSession {
     /// enough to be used by anybody.
     fn not_as_wanted(&mut self, variable: &Arc<str>, value: Bytes) -> ErrorReply {
         self.state.set(variable, &value);
-        let Some(lease) = self.lease.take() else { return errors::replay_differs("?", variable) };
-        let name = self.cx.node_name(lease.node);
-        self.server_session_gone(&lease);
-        self.unbound_from(&lease);
+        let name = self.lease.as_ref().map_or_else(|| "?".into(), |lease| self.cx.node_name(lease.node));
+        self.throw_away_replayed();
         errors::replay_differs(&name, variable)
+    }
+
+    /// A transaction or a pin may have kept it: the client's next request tells what went with it.
+    fn throw_away_replayed(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.server_session_gone(&lease);
+            self.lost_lease(lease, Stage::Replay);
+        }
     }
 
     /// The value that LAST_INSERT_ID() must have on the bound server session; `None` if it has it already.
@@ -271,7 +292,7 @@ fn contradicted<'a>(plan: &'a ReplayPlan, answer: &Answer) -> Option<(&'a Arc<st
 /// What prepares a statement in the state that it was understood by; the name of the variable that can't be put back, if one can't.
 fn preparing(state: &SessionState, missing: &Missing) -> Result<Vec<Entry>, Arc<str>> {
     let prepare = Entry { ask: Ask::Prepare(missing.key.sql.clone()), purpose: Purpose::Prepare };
-    if missing.parsed.fingerprint() == state.parse_fingerprint() {
+    if missing.parsed.is_that_of(state) {
         return Ok(vec![prepare]);
     }
     let then = state.as_parsed(&missing.parsed);

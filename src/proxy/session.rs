@@ -21,6 +21,7 @@ use crate::net::packet_io::PacketIo;
 use crate::net::scratch;
 use crate::pool::Opening;
 use crate::pool::lease::Lease;
+use crate::pool::prepared::StatementKey;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::protocol::mysql::packet::err::encode_err;
@@ -28,6 +29,7 @@ use crate::protocol::mysql::packet::ok::OkPacket;
 use crate::proxy::cleanup;
 use crate::proxy::context::Context;
 use crate::proxy::errors;
+use crate::proxy::long_data::LONG_DATA;
 use crate::proxy::reader::Readers;
 use crate::proxy::registry::{SessionHandle, signal};
 use crate::proxy::relay::{Cut, consume};
@@ -35,6 +37,7 @@ use crate::proxy::send::Sending;
 use crate::proxy::text_statements::TextNeed;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
 use crate::session::held::{self, Held};
+use crate::session::loss::{Loss, Untold};
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, ParseState, SessionState};
@@ -92,8 +95,8 @@ pub struct ClientSession {
     pub(super) login_charsets: CharacterSets,
     /// The node that failed this session last, and the version of the snapshot that was in force then.
     pub(super) avoid: Option<(NodeId, u64)>,
-    /// What was lost while the client idled: told with its next statement.
-    pub(super) lost: Option<ErrorReply>,
+    /// What was lost and not told yet: it is in the answer to its next request.
+    pub(super) lost: Untold,
     pub(super) draining: bool,
     /// The login revealed what opens further server sessions.
     pub(super) reopenable: bool,
@@ -119,8 +122,10 @@ pub struct ClientSession {
     pub(super) held: Option<Box<Held>>,
     /// Warnings of the last statement were not asked for in time, and are gone.
     pub(super) diagnostics_lost: bool,
-    /// The text of the prepared statement being executed, with values in place of calls.
-    pub(super) execution_text: Option<Bytes>,
+    /// What the prepared statement that the request is about is found by on the bound server session, with values in place of calls.
+    pub(super) statement_key: Option<StatementKey>,
+    /// The request is about a prepared statement and does not execute it: what the statement has on a server session is meant.
+    pub(super) id_only: bool,
     /// The bound server session's id of the prepared statement being executed.
     pub(super) server_statement: Option<u32>,
     /// Statements prepared by text, under the client's names.
@@ -333,6 +338,17 @@ impl ClientSession {
 
     /// Settles what the loss of the bound server session means at this stage, for the statements to come.
     pub(super) fn lost_lease(&mut self, lease: Lease, stage: crate::error::Stage) {
+        if !self.note_lost(&lease, stage) && stage == crate::error::Stage::Idle {
+            self.cx.measure.masked(crate::metrics::labels::Masked::IdleLoss);
+        }
+        self.handle.decided(Instant::now(), "server session lost", Some(lease.node), stage.label());
+        self.cx.measure.failure(crate::error::Side::Server, stage);
+        self.unbound_from(&lease);
+        drop(lease);
+    }
+
+    /// Holds what goes with the bound server session until it is told; false: nothing does that the client knows of.
+    pub(super) fn note_lost(&mut self, lease: &Lease, stage: crate::error::Stage) -> bool {
         use crate::failover::{Cause, Decision, Extent, Failure, Statement, decide};
         let failure = Failure {
             stage,
@@ -344,24 +360,25 @@ impl ClientSession {
             pins: self.pins,
             answer_begun: false,
         };
-        let name = self.cx.node_name(lease.node);
-        let decision = decide(&failure);
-        self.lost = match decision {
-            Decision::StateLost => Some(errors::state_lost(&name, &self.lost_pins(false).to_string())),
-            Decision::TransactionLost => Some(errors::transaction_lost(&name, "")),
-            _ => {
-                self.cx.measure.masked(crate::metrics::labels::Masked::IdleLoss);
-                None
-            }
+        let transaction = self.transaction != Transaction::Idle;
+        let state = match decide(&failure) {
+            Decision::StateLost => self.lost_pins(false),
+            Decision::TransactionLost => Pins::NONE,
+            _ => return false,
         };
-        if self.transaction == Transaction::Open {
+        self.lost.add(Loss { node: self.cx.node_name(lease.node), transaction, state });
+        if transaction {
             self.transaction = Transaction::Lost;
         }
         self.status.remove(StatusFlags::IN_TRANS | StatusFlags::IN_TRANS_READONLY);
-        self.handle.decided(Instant::now(), "server session lost", Some(lease.node), stage.label());
-        self.cx.measure.failure(crate::error::Side::Server, stage);
-        self.unbound_from(&lease);
-        drop(lease);
+        true
+    }
+
+    /// The error that tells what was lost, for the answer that is due now.
+    pub(super) fn tell_lost(&mut self) -> Option<ErrorReply> {
+        let loss = self.lost.tell()?;
+        self.transaction = Transaction::Idle;
+        Some(errors::lost(&loss))
     }
 
     /// The same, for a server session that was taken out already.
@@ -381,6 +398,7 @@ impl ClientSession {
         drop(running);
         self.sequence_here = false;
         self.forget_unread(self.pins);
+        self.statements.unbound(&errors::value_lost(LONG_DATA));
         self.next_transaction_unbound();
         if let Some(lease) = &self.lease
             && let Some(endpoint) = lease.endpoint()
@@ -501,7 +519,7 @@ impl ClientSession {
             running.busy || running.tainted || running.kills_in_flight > 0
         };
         let pins = self.pins;
-        let unclean = running || self.transaction == Transaction::Open || !pins.is_empty();
+        let unclean = running || self.transaction != Transaction::Idle || !pins.is_empty();
         self.unbound_from(&lease);
         if unclean {
             cleanup::in_background(self.cx.clone(), lease, running, pins);

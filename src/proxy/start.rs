@@ -30,6 +30,7 @@ use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::text_statements::TextNeed;
 use crate::session::baseline::Baseline;
+use crate::session::loss::Untold;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, SessionState};
@@ -86,7 +87,7 @@ impl ClientSession {
             sequence_here: false,
             login_charsets: CharacterSets::default(),
             avoid: None,
-            lost: None,
+            lost: Untold::default(),
             draining: false,
             reopenable: true,
             over: false,
@@ -100,7 +101,8 @@ impl ClientSession {
             held: None,
             unread: Vec::new(),
             diagnostics_lost: false,
-            execution_text: None,
+            statement_key: None,
+            id_only: false,
             server_statement: None,
             parsed: None,
             text_statements: TextStatements::default(),

@@ -9,23 +9,23 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::error::Stage;
 use crate::pool::flight::Answer;
 use crate::pool::prepared::StatementKey;
-use crate::pool::session::LastUse;
+use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::StatusFlags;
+use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES, PAYLOAD_BYTES_MAX};
 use crate::protocol::mysql::prepared::{self, BulkExecuteHeader, ExecuteHeader, RewrittenRequest};
 use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
-use crate::proxy::execute::{Kind, Request, Served, collation_of, command_packet, text_of};
-use crate::proxy::send::{Sending, Sent};
+use crate::proxy::execute::{Kind, Request, Served};
+use crate::proxy::long_data::LONG_DATA;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::text_statements::need_of;
 use crate::proxy::wire::RequestHead;
-use crate::router::StatementKind;
 use crate::session::pins::PinReason;
 use crate::session::state::ParseState;
-use crate::session::statement::ClientStatement;
-use crate::sql::Facts;
+use crate::session::statement::{ClientStatement, ClientStatements};
+use crate::sql::{Facts, Flavor as LexFlavor};
 
 /// Which form of execution a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,155 +48,81 @@ pub(super) struct Missing {
 }
 
 impl ClientSession {
-    /// COM_STMT_PREPARE.
-    pub(super) async fn stmt_prepare(&mut self, head: RequestHead) -> Flow {
-        if !head.complete {
-            return self.refuse(head, errors::packet_too_large()).await;
+    /// The servers' words differ by their kind.
+    pub(super) fn flavor(&self) -> Flavor {
+        match self.lex_flavor {
+            LexFlavor::MariaDb { .. } => Flavor::MariaDb,
+            LexFlavor::MySql { .. } => Flavor::MySql,
+            LexFlavor::OceanBase => Flavor::OceanBase,
+            LexFlavor::Unknown => self.cx.cluster.load().flavor,
         }
-        let end = head.header.frame_len();
-        let payload = Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default());
-        let sql = text_of(&payload);
-        let limits = &self.cx.config.session;
-        if self.statements.room_for(sql.len(), limits.prepared_statements_max, limits.prepared_bytes_max).is_err() {
-            return self.refuse(head, errors::too_many_statements()).await;
-        }
-        let facts = Arc::new(crate::sql::analyse(&sql, &self.lex_context()));
-        self.cx.measure.statement(facts.class);
-        let id = self.statements.next_id();
-        let none = Facts::nothing();
-        self.named = crate::session::user_variables::named(&sql, &facts);
-        let request = Request {
-            head,
-            rewritten: self.with_connection_id(&sql, &facts).map(|text| command_packet(0x16, &text)),
-            shape: ReplyShape::Prepare,
-            facts: &none,
-            client_statement: id,
-            kind: Kind::Other,
-            stateless: true,
+    }
+
+    /// The client's statement that a request names by this id.
+    pub(super) fn named_by(&self, asked: u32) -> Option<u32> {
+        self.statements.find(asked, matches!(self.lex_flavor, LexFlavor::MariaDb { .. }))
+    }
+
+    /// COM_STMT_EXECUTE, COM_STMT_BULK_EXECUTE (MariaDB).
+    pub(super) async fn stmt_execute(&mut self, head: RequestHead, execution: Execution) -> Flow {
+        let payload_end = head.header.frame_len().min(self.io.read_buf.len());
+        let payload = self.io.read_buf.get(HEADER_BYTES..payload_end).unwrap_or_default();
+        let (command, handler) = match execution {
+            Execution::Bulk => ("COM_STMT_BULK_EXECUTE", "mysqld_stmt_bulk_execute"),
+            Execution::Single | Execution::IdOnly => ("COM_STMT_EXECUTE", "mysqld_stmt_execute"),
         };
-        match self.serve(request).await {
-            Served::Answered(report) => {
-                self.diagnostics_lost = report.error.is_none() && report.warnings > 0;
-                if report.error.is_some() {
-                    self.keep_diagnostics();
-                }
-                if let Some((server_id, params, columns)) = report.prepared {
-                    let sets_untracked = self.sets_untracked_variable(&sql, &facts);
-                    let collation = collation_of(&sql, &facts);
-                    let kill = facts.kill.map(|_| sql.clone());
-                    let sql = self.with_connection_id(&sql, &facts).map_or(sql, Bytes::from);
-                    let parsed = self.parse_state();
-                    let statement = ClientStatement {
-                        sql,
-                        facts,
-                        parsed,
-                        params,
-                        columns,
-                        types: None,
-                        private: false,
-                        cursor: false,
-                        sets_untracked,
-                        collation,
-                        named: self.named.take(),
-                        kill,
-                        failed: None,
-                    };
-                    let key = self.key(id, &statement, None);
-                    if let Some(lease) = &mut self.lease {
-                        lease.prepared.insert(key, server_id);
-                    }
-                    self.statements.insert(id, statement);
-                }
-                Flow::Continue
-            }
-            Served::Refused => Flow::Continue,
+        let Ok(asked) = prepared::stmt_id(payload) else {
+            return self.refuse(head, errors::malformed(command)).await;
+        };
+        let Some(id) = self.named_by(asked) else {
+            return self.refuse(head, errors::unknown_statement(asked, handler, self.flavor())).await;
+        };
+        let kill = self.may_execute(head, id, execution).map(|()| self.plan_prepared_kill(head, id, execution));
+        let served = match kill {
+            Ok(None) => self.execute_statement(head, id, execution).await,
+            Ok(Some(Ok(kill))) => return Box::pin(self.kill(head, kill)).await,
+            Ok(Some(Err(error))) | Err(error) => self.refused(head, error).await,
+        };
+        let flow = match &served {
+            Served::Answered(_) | Served::Refused => Flow::Continue,
             Served::ClientGone => Flow::End,
-        }
+        };
+        self.executed(id, &served);
+        flow
     }
 
-    /// The error of a PREPARE may still be asked for, where it is.
-    fn keep_diagnostics(&mut self) {
-        self.row_count = -1;
-        if let Some(lease) = &mut self.lease {
-            lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
-        }
-        let mut pins = self.pins;
-        pins.insert(PinReason::Diagnostics);
-        self.set_pins(pins);
-    }
-
-    fn key(&self, id: u32, statement: &ClientStatement, text: Option<Bytes>) -> StatementKey {
-        StatementKey {
-            sql: text.unwrap_or_else(|| statement.sql.clone()),
-            parse_fingerprint: statement.parsed.fingerprint(),
-            private: statement.private.then_some((self.handle.id, id)),
-        }
-    }
-
-    /// What a statement that is prepared now is understood by.
-    pub(super) fn parse_state(&mut self) -> Arc<ParseState> {
-        let now = self.state.parse_fingerprint();
-        match &self.parsed {
-            Some(parsed) if parsed.fingerprint() == now => Arc::clone(parsed),
-            _ => Arc::clone(self.parsed.insert(Arc::new(self.state.parse_state()))),
-        }
-    }
-
-    /// COM_STMT_EXECUTE.
-    pub(super) async fn stmt_execute(&mut self, head: RequestHead) -> Flow {
+    /// Reads the head of an execution; an error is its answer.
+    fn may_execute(&mut self, head: RequestHead, id: u32, execution: Execution) -> Result<(), ErrorReply> {
+        let flavor = self.flavor();
         let payload_end = head.header.frame_len().min(self.io.read_buf.len());
         let payload = self.io.read_buf.get(HEADER_BYTES..payload_end).unwrap_or_default();
-        let Ok(asked) = prepared::stmt_id(payload) else {
-            return self.refuse(head, errors::malformed("COM_STMT_EXECUTE")).await;
+        let Some(statement) = self.statements.get_mut(id) else { return Ok(()) };
+        let types = if execution == Execution::Bulk {
+            let header = BulkExecuteHeader::parse(payload, statement.params)
+                .map_err(|_| errors::malformed("COM_STMT_BULK_EXECUTE"))?;
+            Some(header.types).filter(|types| !types.is_empty())
+        } else {
+            let header = ExecuteHeader::parse(payload, statement.params, false)
+                .map_err(|_| errors::malformed("COM_STMT_EXECUTE"))?;
+            statement.private |= header.wants_cursor();
+            Some(header.types).filter(|_| header.new_params_bound)
         };
-        let Some((id, statement)) = self.statements.get_mut(asked) else {
-            return self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_execute")).await;
-        };
-        let Ok(header) = ExecuteHeader::parse(payload, statement.params, false) else {
-            return self.refuse(head, errors::malformed("COM_STMT_EXECUTE")).await;
-        };
-        if header.new_params_bound {
-            remember_types(statement, payload.get(header.types.clone()).unwrap_or_default());
+        if let Some(types) = types {
+            remember_types(statement, payload.get(types).unwrap_or_default());
         }
-        if let Some(error) = statement.failed.take() {
-            return self.refuse(head, error).await;
+        if self.lost.is_some() {
+            // That is what the client must hear, and all that this statement had is part of it.
+            return Ok(());
         }
-        match ClientSession::plan_prepared_kill(statement, &header, payload) {
-            Some(Ok(kill)) => return Box::pin(self.kill(head, kill)).await,
-            Some(Err(error)) => return self.refuse(head, error).await,
-            None => {}
+        if statement.long_data.is_wrong() {
+            return Err(errors::wrong_long_data(flavor));
         }
-        if header.wants_cursor() {
-            statement.private = true;
-        }
-        self.execute_statement(head, id, Execution::Single).await
+        statement.long_data.failed().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// COM_STMT_BULK_EXECUTE (MariaDB).
-    pub(super) async fn stmt_bulk_execute(&mut self, head: RequestHead) -> Flow {
-        let payload_end = head.header.frame_len().min(self.io.read_buf.len());
-        let payload = self.io.read_buf.get(HEADER_BYTES..payload_end).unwrap_or_default();
-        let Ok(asked) = prepared::stmt_id(payload) else {
-            return self.refuse(head, errors::malformed("COM_STMT_BULK_EXECUTE")).await;
-        };
-        let Some((id, statement)) = self.statements.get_mut(asked) else {
-            return self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_bulk_execute")).await;
-        };
-        if statement.facts.kill.is_some() || statement.facts.kill_inside {
-            return self.refuse(head, errors::kill_unseen("in bulk")).await;
-        }
-        let Ok(header) = BulkExecuteHeader::parse(payload, statement.params) else {
-            return self.refuse(head, errors::malformed("COM_STMT_BULK_EXECUTE")).await;
-        };
-        if !header.types.is_empty() {
-            remember_types(statement, payload.get(header.types.clone()).unwrap_or_default());
-        }
-        self.execute_statement(head, id, Execution::Bulk).await
-    }
-
-    async fn execute_statement(&mut self, head: RequestHead, id: u32, execution: Execution) -> Flow {
-        let Some((_, statement)) = self.statements.get_mut(id) else { return Flow::End };
-        let facts = statement.facts.clone();
+    async fn execute_statement(&mut self, head: RequestHead, id: u32, execution: Execution) -> Served {
+        let Some(statement) = self.statements.get(id) else { return Served::ClientGone };
+        let facts = Arc::clone(statement.text.facts());
         self.sets_untracked = statement.sets_untracked;
         self.pending_collation = statement.collation.clone();
         self.named = statement.named.clone();
@@ -211,28 +137,51 @@ impl ClientSession {
             kind: Kind::Statement { id, execution },
             stateless: false,
         };
-        match self.serve(request).await {
-            Served::Answered(report) => {
-                let open = report.status.is_some_and(|s| s.contains(StatusFlags::CURSOR_EXISTS));
-                if let Some((_, statement)) = self.statements.get_mut(id)
-                    && (open || statement.private)
-                {
-                    statement.cursor = open;
-                    self.unpin_statement();
-                }
-                Flow::Continue
-            }
-            Served::Refused => Flow::Continue,
-            Served::ClientGone => Flow::End,
+        self.serve(request).await
+    }
+
+    /// After an execution, whatever became of it: its long data is used up, and an older cursor is closed.
+    fn executed(&mut self, id: u32, served: &Served) {
+        let key = self.statement_key.take();
+        let Some(statement) = self.statements.get_mut(id) else { return };
+        let unsent = statement.long_data.is_pending() && matches!(served, Served::Refused);
+        let private = statement.private;
+        statement.long_data.used();
+        if let Served::Answered(report) = served {
+            statement.cursor = report.status.is_some_and(|s| s.contains(StatusFlags::CURSOR_EXISTS));
+            let has = statement.cursor || statement.types_unknown;
+            statement.on = key.map(|key| key.sql).filter(|_| has);
+        }
+        if unsent {
+            // The server still has the data, and would put what is sent for the next execution behind it.
+            self.drop_from_server(id);
+        } else if private {
+            self.note_held();
         }
     }
 
-    /// Long data is used up by an execution, cursors by their last row: pins that no statement needs any more go.
-    fn unpin_statement(&mut self) {
+    /// Closes a statement of this client alone on the bound server session, with its cursor and its long data.
+    pub(super) fn drop_from_server(&mut self, id: u32) {
+        if let Some(statement) = self.statements.get_mut(id) {
+            (statement.cursor, statement.on) = (false, None);
+        }
+        if let Some(lease) = &mut self.lease {
+            lease.prepared.remove_private(self.handle.id, id);
+        }
+        self.note_held();
+    }
+
+    /// The pins that are for statements: those that some statement needs, and no others.
+    pub(super) fn note_held(&mut self) {
         let mut pins = self.pins;
-        pins.remove(PinReason::LongData);
-        if !self.statements.any_cursor() {
-            pins.remove(PinReason::Cursor);
+        for (needed, reason) in
+            [(self.statements.any_long_data(), PinReason::LongData), (self.statements.any_cursor(), PinReason::Cursor)]
+        {
+            if needed {
+                pins.insert(reason);
+            } else {
+                pins.remove(reason);
+            }
         }
         self.set_pins(pins);
     }
@@ -246,15 +195,14 @@ impl ClientSession {
     ) -> Result<(), BindEnd> {
         let Some(server_id) = self.server_statement else { return Err(BindEnd::Lost(Stage::Replay)) };
         let end = request.head.header.frame_len().min(self.io.read_buf.len());
-        let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let Some(statement) = self.statements.get(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
         let payload = self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default();
-        let text = self.execution_text.take();
         let types = statement.types.clone();
         let rewritten = match execution {
             Execution::Single => {
                 let header = ExecuteHeader::parse(payload, statement.params, false)
                     .map_err(|_| BindEnd::Refused(errors::malformed("COM_STMT_EXECUTE")))?;
-                let known = self.told_types(id, text, header.new_params_bound, &types);
+                let known = self.told_types(header.new_params_bound, &types);
                 let payload = self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default();
                 match (header.new_params_bound || header.num_values == 0 || known, &types) {
                     (false, Some(types)) => Some(
@@ -268,7 +216,7 @@ impl ClientSession {
                 let header = BulkExecuteHeader::parse(payload, statement.params)
                     .map_err(|_| BindEnd::Refused(errors::malformed("COM_STMT_BULK_EXECUTE")))?;
                 let sends = header.flags & prepared::BULK_SEND_TYPES != 0;
-                let known = self.told_types(id, text, sends, &types);
+                let known = self.told_types(sends, &types);
                 match (sends || known, &types) {
                     (false, Some(types)) => Some(prepared::rewrite_bulk_execute(&header, server_id, Some(types))),
                     _ => None,
@@ -290,11 +238,9 @@ impl ClientSession {
     }
 
     /// Whether the server knows the types of this execution; if they are sent with it, it will.
-    fn told_types(&mut self, id: u32, text: Option<Bytes>, sends: bool, types: &Option<Bytes>) -> bool {
-        let Some((_, statement)) = self.statements.get_mut(id) else { return false };
-        let statement = statement.clone();
-        let key = self.key(id, &statement, text);
-        let Some(on_server) = self.lease.as_mut().and_then(|l| l.prepared.get_mut(&key)) else { return false };
+    fn told_types(&mut self, sends: bool, types: &Option<Bytes>) -> bool {
+        let (Some(lease), Some(key)) = (&mut self.lease, &self.statement_key) else { return false };
+        let Some(on_server) = lease.prepared.get_mut(key) else { return false };
         let known = on_server.types == *types;
         if sends || !known {
             on_server.types.clone_from(types);
@@ -325,29 +271,58 @@ impl ClientSession {
     /// Looks for a statement on the bound server session, with values in place of calls; `Some`: it must be prepared there.
     pub(super) fn find_prepared(&mut self, id: u32) -> Result<Option<Missing>, BindEnd> {
         loop {
-            let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
-            let statement = statement.clone();
-            self.execution_text = if statement.facts.volatile.is_empty() {
-                None
-            } else {
-                self.with_values(&statement.sql, &statement.facts).map_err(BindEnd::Refused)?.map(Bytes::from)
-            };
-            let key = self.key(id, &statement, self.execution_text.clone());
+            let key = self.key_here(id)?;
             let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
             self.server_statement = lease.prepared.get_mut(&key).map(|known| known.id);
+            self.statement_key = Some(key.clone());
             if self.server_statement.is_some() {
                 return Ok(None);
             }
+            let Some(statement) = self.statements.get(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
+            if let Some(what) = unmakeable(statement) {
+                return Err(BindEnd::Refused(errors::value_lost(what)));
+            }
             // A PREPARE comes in between, and what the server knew of the last statement is gone with it.
             if lease.last_use.take().is_none() {
-                let parsed = self.parsed_here(&statement.parsed, &statement.sql)?;
-                return Ok(Some(Missing { key, parsed, params: statement.params }));
+                let parsed = self.parsed_here(&statement.parsed, statement.text.sql())?;
+                let params = statement.params;
+                if !self.has_room() {
+                    return Err(BindEnd::Refused(errors::statements_all_held()));
+                }
+                return Ok(Some(Missing { key, parsed, params }));
             }
         }
     }
 
+    /// What a statement is found by on the bound server session, for the request that is being served.
+    fn key_here(&mut self, id: u32) -> Result<StatementKey, BindEnd> {
+        let Some(statement) = self.statements.get(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let sql = match &statement.on {
+            Some(on) if self.id_only => on.clone(),
+            _ => self.text_to_execute(&statement.text).map_err(BindEnd::Refused)?,
+        };
+        let private = statement.private.then_some((self.handle.id, id));
+        let key = StatementKey { sql, parsed: statement.parsed.clone(), private };
+        if let Some(on) = statement.on.clone().filter(|on| *on != key.sql) {
+            // It says something else now, as what it says of the statement before has changed: it is another statement on the server.
+            if let Some(what) = unmakeable(statement) {
+                return Err(BindEnd::Refused(errors::value_lost(what)));
+            }
+            if let (Some(lease), Some(statement)) = (&mut self.lease, self.statements.get_mut(id)) {
+                // The execution would close its cursor.
+                (statement.cursor, statement.on) = (false, None);
+                lease.prepared.remove(&StatementKey { sql: on, ..key.clone() });
+            }
+        }
+        Ok(key)
+    }
+
     /// What the statement is understood by, as far as the bound server session can be brought to it.
     pub(super) fn parsed_here(&self, parsed: &Arc<ParseState>, sql: &[u8]) -> Result<Arc<ParseState>, BindEnd> {
+        if parsed.user_variables().any(|name| self.unread.contains(name)) {
+            // Lending another type would put back a value that is not the client's any more.
+            return Err(BindEnd::Refused(errors::value_lost(TYPES)));
+        }
         match (parsed.schema(), self.state.schema()) {
             // A schema can't be given up. Without one no table is named but with its own; what is left are the functions that name the schema.
             (None, Some(now)) if !names_schema(sql) => Ok(Arc::new(parsed.with_schema(Some(now.clone())))),
@@ -367,16 +342,17 @@ impl ClientSession {
             let lost = self.is_node_not_ready(&error);
             return Err(if lost { BindEnd::Lost(Stage::Replay) } else { BindEnd::Refused(error) });
         }
-        let (Some(made), Some(lease)) = (answer.prepared, &mut self.lease) else {
-            return Err(BindEnd::Lost(Stage::Replay));
-        };
+        let Some(made) = answer.prepared else { return Err(BindEnd::Lost(Stage::Replay)) };
         if made.num_params != missing.params {
             return Err(BindEnd::Refused(errors::value_lost(
                 "a prepared statement (it has other parameters on this node)",
             )));
         }
-        lease.prepared.insert(missing.key, made.stmt_id);
         self.server_statement = Some(made.stmt_id);
+        if let Some(lease) = &mut self.lease {
+            lease.state.was_lent(&missing.parsed);
+        }
+        self.on_server(missing.key, made.stmt_id);
         self.cx.measure.prepared_again();
         Ok(())
     }
@@ -384,15 +360,14 @@ impl ClientSession {
     /// COM_STMT_CLOSE: no answer. A shared statement stays on the server sessions that have it.
     pub(super) async fn stmt_close(&mut self, head: RequestHead) -> Flow {
         let payload = self.take_payload(head);
-        if let Ok(id) = prepared::stmt_id(&payload)
+        if let Some(id) = prepared::stmt_id(&payload).ok().and_then(|asked| self.named_by(asked))
             && let Some(statement) = self.statements.remove(id)
             && statement.private
         {
-            let key = self.key(id, &statement, None);
             if let Some(lease) = &mut self.lease {
-                lease.prepared.remove(&key);
+                lease.prepared.remove_private(self.handle.id, id);
             }
-            self.unpin_statement();
+            self.note_held();
         }
         Flow::Continue
     }
@@ -401,42 +376,60 @@ impl ClientSession {
     pub(super) async fn stmt_reset(&mut self, head: RequestHead) -> Flow {
         let payload = self.io.read_buf.get(HEADER_BYTES..).unwrap_or_default();
         let asked = prepared::stmt_id(payload).unwrap_or(0);
-        let Some((id, statement)) = self.statements.get_mut(asked) else {
-            return self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_reset")).await;
+        let Some(id) = self.named_by(asked) else {
+            return self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_reset", self.flavor())).await;
         };
-        statement.failed = None;
-        if !statement.private || self.lease.is_none() {
-            if self.skip_request(head).await == Flow::End {
-                return Flow::End;
-            }
-            return self.reply_ok().await;
+        let on_server = self.statements.get(id).is_some_and(|s| s.cursor || s.long_data.is_pending());
+        let flow = if on_server {
+            self.about_statement(head, id, ReplyShape::Simple).await
+        } else if self.skip_request(head).await == Flow::End {
+            Flow::End
+        } else {
+            self.reply_ok().await
+        };
+        if let Some(statement) = self.statements.get_mut(id)
+            && !statement.long_data.is_pending()
+        {
+            statement.long_data.reset();
         }
-        self.about_statement(head, id, ReplyShape::Simple).await
+        flow
     }
 
     /// COM_STMT_FETCH.
     pub(super) async fn stmt_fetch(&mut self, head: RequestHead) -> Flow {
         let payload = self.io.read_buf.get(HEADER_BYTES..).unwrap_or_default();
         let asked = prepared::stmt_id(payload).unwrap_or(0);
-        match self.statements.get_mut(asked) {
-            Some((id, statement)) if statement.private => self.about_statement(head, id, ReplyShape::Fetch).await,
-            _ => self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_fetch")).await,
+        let Some(id) = self.named_by(asked) else {
+            return self.refuse(head, errors::unknown_statement(asked, "mysqld_stmt_fetch", self.flavor())).await;
+        };
+        // What was lost with the server session is told before all else: its cursor may be part of it.
+        if self.lost.is_some() || self.statements.get(id).is_some_and(|statement| statement.cursor) {
+            return self.about_statement(head, id, ReplyShape::Fetch).await;
         }
+        self.refuse(head, errors::no_open_cursor(asked, self.flavor())).await
     }
 
     async fn about_statement(&mut self, head: RequestHead, id: u32, shape: ReplyShape) -> Flow {
+        self.id_only = true;
         let facts = Facts::nothing();
         let kind = Kind::Statement { id, execution: Execution::IdOnly };
         let request =
             Request { head, rewritten: None, shape, facts: &facts, client_statement: 0, kind, stateless: false };
         match self.serve(request).await {
             Served::Answered(report) => {
-                let over = shape == ReplyShape::Simple
+                let reset = shape == ReplyShape::Simple && report.error.is_none();
+                let over = reset
                     || report.error.is_some()
                     || report.status.is_some_and(|s| s.contains(StatusFlags::LAST_ROW_SENT));
-                if over && let Some((_, statement)) = self.statements.get_mut(id) {
+                if over && let Some(statement) = self.statements.get_mut(id) {
                     statement.cursor = false;
-                    self.unpin_statement();
+                    if reset {
+                        statement.long_data.reset();
+                    }
+                    if !statement.is_held() {
+                        statement.on = None;
+                    }
+                    self.note_held();
                 }
                 Flow::Continue
             }
@@ -444,83 +437,27 @@ impl ClientSession {
             Served::ClientGone => Flow::End,
         }
     }
+}
 
-    /// COM_STMT_SEND_LONG_DATA: no answer, so what goes wrong is told by the execution.
-    pub(super) async fn stmt_send_long_data(&mut self, head: RequestHead) -> Flow {
-        let payload = self.io.read_buf.get(HEADER_BYTES..).unwrap_or_default();
-        let asked = prepared::stmt_id(payload).unwrap_or(0);
-        let Some((id, statement)) = self.statements.get_mut(asked) else { return self.skip_request(head).await };
-        if statement.facts.kill.is_some() {
-            statement.failed = Some(errors::kill_unseen("with long data"));
-            return self.skip_request(head).await;
-        }
-        statement.private = true;
-        if self.lease.as_ref().is_some_and(|l| l.reads_only) {
-            Box::pin(self.leave_reader_for_long_data()).await;
-        }
-        let facts = Facts::nothing();
-        let kind = Kind::Statement { id, execution: Execution::IdOnly };
-        let mut request = Request {
-            head,
-            rewritten: None,
-            shape: ReplyShape::None,
-            facts: &facts,
-            client_statement: 0,
-            kind,
-            stateless: true,
-        };
-        let hold_until = std::time::Instant::now() + self.cx.hold_timeout;
-        let ready = match self.lost.take() {
-            Some(error) => Err(BindEnd::Refused(error)),
-            None => match self.bind_and_replay(&facts, StatementKind::Other, Some(id), hold_until).await {
-                Ok(()) => self.adapt_statement(&mut request, id, Execution::IdOnly),
-                end => end,
-            },
-        };
-        let error = match ready {
-            Ok(()) => match self.send_request(&request).await {
-                Sent::All => {
-                    if std::mem::take(&mut self.sending) == Sending::Untouched {
-                        let n = head.header.frame_len().min(self.io.read_buf.len());
-                        crate::proxy::relay::consume(&mut self.io.read_buf, n);
-                    }
-                    let mut pins = self.pins;
-                    pins.insert(PinReason::LongData);
-                    self.set_pins(pins);
-                    return Flow::Continue;
-                }
-                Sent::ClientGone | Sent::TooLong => return Flow::End,
-                Sent::ServerLost => {
-                    self.lose_bound();
-                    errors::value_lost("long data of a prepared statement")
-                }
-            },
-            Err(BindEnd::ClientGone) => return Flow::End,
-            Err(BindEnd::Refused(error)) => error,
-            Err(BindEnd::Lost(_)) => {
-                self.lose_bound();
-                errors::value_lost("long data of a prepared statement")
-            }
-        };
-        if let Some((_, statement)) = self.statements.get_mut(id) {
-            statement.failed = Some(error);
-        }
-        match std::mem::take(&mut self.sending) {
-            Sending::Untouched => self.skip_request(head).await,
-            Sending::Streamed { left, continues } => self.skip_rest(left, continues).await,
-        }
+/// What is lost, in the words of an error.
+const TYPES: &str = "the type of a user variable of a prepared statement (prepare it again)";
+
+/// Which statements of a server session have something there that this client needs and that can't be made again.
+pub(super) fn is_held(statements: &ClientStatements, client: u32) -> impl Fn(&StatementKey) -> bool {
+    move |key| {
+        let own = key.private.filter(|(owner, _)| *owner == client).and_then(|(_, id)| statements.get(id));
+        own.is_some_and(|statement| statement.is_held() && statement.on.as_ref() == Some(&key.sql))
     }
+}
 
-    /// CONNECTION_ID() is the same for the whole session: it can be put in before a statement is prepared.
-    fn with_connection_id(&self, sql: &[u8], facts: &Facts) -> Option<Vec<u8>> {
-        use crate::sql::VolatileKind;
-        let mut only = facts.clone();
-        only.volatile.retain(|call| matches!(call.kind, VolatileKind::ConnectionId | VolatileKind::PseudoThreadIdVar));
-        // Another kind beside it would shift places: then all of it waits for the execution.
-        if only.volatile.len() != facts.volatile.len() {
-            return None;
-        }
-        self.with_values(sql, &only).ok().flatten()
+/// What of a statement would be missing if it were prepared again.
+fn unmakeable(statement: &ClientStatement) -> Option<&'static str> {
+    if statement.long_data.is_pending() {
+        Some(LONG_DATA)
+    } else if statement.types_unknown {
+        Some(TYPES)
+    } else {
+        None
     }
 }
 

@@ -138,14 +138,18 @@ impl ClientSession {
         if !room {
             return Err(errors::too_many_statements());
         }
+        let named = crate::session::user_variables::named(&source, &source_facts);
+        if self.types_unknown(named.as_deref()) {
+            return Ok(TextUse::Unfollowed(name));
+        }
         self.text_need = TextNeed::Nothing;
         self.follows_name = true;
         let statement = TextStatement {
             prepare: sql.clone(),
-            named: crate::session::user_variables::named(&source, &source_facts),
+            parsed: self.parse_state(named.as_deref()),
+            named,
             facts: source_facts,
             source: source.into(),
-            parsed: self.parse_state(),
         };
         Ok(TextUse::Prepare(name, Arc::new(statement)))
     }
@@ -225,7 +229,7 @@ impl ClientSession {
     ) -> Result<(), BindEnd> {
         let parsed = self.parsed_here(&statement.parsed, &statement.source)?;
         let prepare = Entry { ask: Ask::Query(statement.prepare.clone()), purpose: Purpose::PrepareName(name.clone()) };
-        if parsed.fingerprint() == self.state.parse_fingerprint() {
+        if parsed.is_that_of(&self.state) {
             entries.push(prepare);
             return Ok(());
         }

@@ -6,6 +6,7 @@
 pub mod baseline;
 pub mod effects;
 pub mod held;
+pub mod loss;
 pub mod next_transaction;
 pub mod pins;
 pub mod plan;

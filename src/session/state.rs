@@ -47,7 +47,7 @@ pub struct SessionState {
 }
 
 /// Variables that a server reads when it prepares a statement, and not again when it executes it (MySQL resolves once, at PREPARE; observed).
-const PARSE_VARIABLES: [&str; 11] = [
+const PARSE_VARIABLES: [&str; 18] = [
     "sql_mode",
     "old_mode",
     "default_storage_engine",
@@ -59,16 +59,41 @@ const PARSE_VARIABLES: [&str; 11] = [
     "lc_time_names",
     "time_zone",
     "sql_select_limit",
+    "group_concat_max_len",
+    "default_collation_for_utf8mb4",
+    "explain_format",
+    "block_encryption_mode",
+    "character_set_filesystem",
+    "character_set_collations",
+    "sql_if_exists",
 ];
 
 /// What a statement was understood by when it was prepared: a server keeps to that, whatever becomes of the session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ParseState {
     fingerprint: u64,
     variables: Vec<(&'static str, Bytes)>,
     charsets: CharacterSets,
     schema: Option<Bytes>,
+    /// Of the user variables whose types the server reads with the statement: what they held; `None`: nothing yet. Sorted by name.
+    user_variables: Vec<(Arc<str>, Option<UserValue>)>,
 }
+
+/// Equal where a server understands every text alike: of user variables the types matter, not the values.
+impl PartialEq for ParseState {
+    fn eq(&self, other: &ParseState) -> bool {
+        let same = |(a, b): (&(Arc<str>, Option<UserValue>), &(Arc<str>, Option<UserValue>))| {
+            a.0 == b.0 && a.1.as_ref().map(UserValue::kind) == b.1.as_ref().map(UserValue::kind)
+        };
+        self.variables == other.variables
+            && self.charsets == other.charsets
+            && self.schema == other.schema
+            && self.user_variables.len() == other.user_variables.len()
+            && self.user_variables.iter().zip(&other.user_variables).all(same)
+    }
+}
+
+impl Eq for ParseState {}
 
 impl ParseState {
     /// Differs where the states do.
@@ -84,6 +109,23 @@ impl ParseState {
     /// The same with another default schema, for a statement whose meaning has nothing to do with it.
     pub fn with_schema(&self, schema: Option<Bytes>) -> ParseState {
         ParseState { schema, ..self.clone() }
+    }
+
+    /// Whether a session in this state understands a text in the same way.
+    pub fn is_that_of(&self, state: &SessionState) -> bool {
+        let names: Vec<Arc<str>> = self.user_variables.iter().map(|(name, _)| name.clone()).collect();
+        *self == state.parse_state(&names)
+    }
+
+    /// The user variables whose types it holds.
+    pub fn user_variables(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.user_variables.iter().map(|(name, _)| name)
+    }
+
+    /// For tests of what happens when two fingerprints are equal by chance.
+    #[cfg(test)]
+    pub(crate) fn set_fingerprint(&mut self, fingerprint: u64) {
+        self.fingerprint = fingerprint;
     }
 }
 
@@ -277,14 +319,25 @@ impl SessionState {
         self.changed();
     }
 
-    /// What a statement that is prepared now is understood by.
-    pub fn parse_state(&self) -> ParseState {
+    /// What a statement that is prepared now is understood by; `named` are the user variables whose types the server reads with it.
+    pub fn parse_state(&self, named: &[Arc<str>]) -> ParseState {
         let value = |name: &&'static str| self.get(name).map(|value| (*name, value.clone()));
+        let held = |name: &Arc<str>| (name.clone(), self.user_variables.get(name).cloned());
+        let mut user_variables: Vec<_> = named.iter().map(held).collect();
+        user_variables.sort_by(|a, b| a.0.cmp(&b.0));
+        user_variables.dedup_by(|a, b| a.0 == b.0);
+        let fingerprint = if user_variables.is_empty() {
+            self.parse_fingerprint
+        } else {
+            let kinds: Vec<_> = user_variables.iter().map(|(n, v)| (n, v.as_ref().map(UserValue::kind))).collect();
+            seed().hash_one((self.parse_fingerprint, kinds))
+        };
         ParseState {
-            fingerprint: self.parse_fingerprint,
+            fingerprint,
             variables: PARSE_VARIABLES.iter().filter_map(value).collect(),
             charsets: self.charsets.clone(),
             schema: self.schema.clone(),
+            user_variables,
         }
     }
 
@@ -296,8 +349,19 @@ impl SessionState {
         }
         state.charsets.clone_from(&parsed.charsets);
         state.schema.clone_from(&parsed.schema);
+        for (name, then) in &parsed.user_variables {
+            let now = state.user_variables.get(name);
+            if now.map(UserValue::kind) != then.as_ref().map(UserValue::kind) {
+                state.user_variables.set(name, then.clone().unwrap_or_else(UserValue::never_set));
+            }
+        }
         state.changed();
         state
+    }
+
+    /// Of a server session: it was lent this for a moment, and keeps the names of the user variables.
+    pub fn was_lent(&mut self, parsed: &ParseState) {
+        parsed.user_variables().for_each(|name| self.hold_name(name));
     }
 
     /// Back to the baseline, as COM_RESET_CONNECTION does; the schema stays.
@@ -347,7 +411,7 @@ impl SessionState {
 
     fn changed(&mut self) {
         self.version += 1;
-        let seed = foldhash::fast::FixedState::with_seed(0x6265_6c61_7900);
+        let seed = seed();
         let baseline = Arc::as_ptr(&self.baseline) as usize;
         let named = (&self.schema, &self.role, &self.user_variables);
         self.fingerprint = seed.hash_one((baseline, &self.variables, &self.charsets, named));
@@ -445,9 +509,14 @@ fn merge(want: &SessionState, have: &SessionState, out: &mut Vec<(Arc<str>, Byte
     }
 }
 
+fn seed() -> foldhash::fast::FixedState {
+    foldhash::fast::FixedState::with_seed(0x6265_6c61_7900)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::user_variables::ValueType;
 
     fn baseline() -> Arc<Baseline> {
         Arc::new(Baseline::new([
@@ -488,6 +557,27 @@ mod tests {
         assert_eq!(other.lexing(), expected);
         state.reset(CharacterSets::default());
         assert_eq!(state.lexing(), LexContext::default());
+    }
+
+    #[test]
+    fn a_statement_is_understood_by_the_types_of_its_variables_and_not_by_their_values() {
+        let name: Arc<str> = Arc::from("v");
+        let mut state = SessionState::new(baseline(), CharacterSets::default(), None);
+        let unset = state.parse_state(std::slice::from_ref(&name));
+        let of = |state: &mut SessionState, value: UserValue| {
+            state.set_user_variable(&name, value);
+            state.parse_state(std::slice::from_ref(&name))
+        };
+        let five = of(&mut state, UserValue::integer(5));
+        let six = of(&mut state, UserValue::integer(6));
+        let text = UserValue::read(ValueType::Text, Some(b"x"), Some(b"78"), b"latin1_bin").unwrap();
+        let text = of(&mut state, text);
+        assert!(five == six && five.fingerprint() == six.fingerprint());
+        assert!(five != text && five.fingerprint() != text.fingerprint() && unset != five && unset != text);
+        assert!(text.is_that_of(&state) && !five.is_that_of(&state));
+        // Where it is prepared again, the variable has that type for a moment.
+        assert!(five.is_that_of(&state.as_parsed(&five)) && text.is_that_of(&state.as_parsed(&five).as_parsed(&text)));
+        assert_eq!(state.parse_state(&[]).fingerprint(), state.parse_fingerprint());
     }
 
     #[test]

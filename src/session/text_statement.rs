@@ -4,6 +4,7 @@
 //! the text says for certain is followed: a statement in a plain literal that reads or writes rows. All else keeps the server session.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -208,6 +209,62 @@ pub fn is_kill(facts: &Facts) -> bool {
     facts.kill.is_some() && facts.verb == Verb::Kill && facts.statements == StatementCount::One
 }
 
+/// The statement in a text of exactly the form `PREPARE name FROM 'source'` or `EXECUTE IMMEDIATE 'source' …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    /// Where its literal stands.
+    literal: Range<usize>,
+    /// What it says.
+    pub text: Vec<u8>,
+    /// It is executed at once.
+    pub immediate: bool,
+}
+
+impl Quoted {
+    /// Reads it; `None`: the text is of another form.
+    pub fn read(sql: &[u8], cx: &LexContext) -> Option<Quoted> {
+        if cx.multibyte != MultiByte::None {
+            return None;
+        }
+        let mut text = Text { rest: sql };
+        let immediate = match text.word()? {
+            word if word.eq_ignore_ascii_case(b"PREPARE") => {
+                text.name()?;
+                text.keyword(b"FROM")?;
+                false
+            }
+            word if word.eq_ignore_ascii_case(b"EXECUTE") => {
+                text.keyword(b"IMMEDIATE")?;
+                true
+            }
+            _ => return None,
+        };
+        text.skip_space();
+        let start = sql.len() - text.rest.len();
+        let source = text.literal(cx)?;
+        let literal = start..sql.len() - text.rest.len();
+        // Another literal behind it would be part of it.
+        let ends = text.at_end() || immediate && text.keyword(b"USING").is_some();
+        ends.then_some(Quoted { literal, text: source, immediate })
+    }
+
+    /// The text with another statement in its place.
+    pub fn replaced(&self, sql: &[u8], source: &[u8], cx: &LexContext) -> Vec<u8> {
+        let mut out = Vec::with_capacity(sql.len() + source.len());
+        out.extend_from_slice(sql.get(..self.literal.start).unwrap_or_default());
+        out.push(b'\'');
+        for byte in source {
+            if *byte == b'\'' || *byte == b'\\' && !cx.no_backslash_escapes {
+                out.push(*byte);
+            }
+            out.push(*byte);
+        }
+        out.push(b'\'');
+        out.extend_from_slice(sql.get(self.literal.end..).unwrap_or_default());
+        out
+    }
+}
+
 /// Whether belay can follow a statement: it reads or writes rows, names nothing that belay would have to read out of its text, and hides nothing.
 pub fn can_follow(facts: &Facts) -> bool {
     const HARMLESS: Effects =
@@ -356,6 +413,33 @@ mod tests {
         assert_eq!(said("EXECUTE s;"), Some(Said::Execute { name: "s".into(), using: Vec::new() }));
         assert_eq!(said("DROP PREPARE s"), Some(Said::Deallocate { name: "s".into() }));
         assert_eq!(said("DEALLOCATE PREPARE s"), Some(Said::Deallocate { name: "s".into() }));
+    }
+
+    #[test]
+    fn a_statement_within_a_text_is_replaced() {
+        let replaced = |sql: &str, by: &str| {
+            let cx = LexContext::default();
+            let source = Quoted::read(sql.as_bytes(), &cx)?;
+            Some((String::from_utf8(source.replaced(sql.as_bytes(), by.as_bytes(), &cx)).unwrap(), source.immediate))
+        };
+        let by = "SELECT 'b'";
+        assert_eq!(replaced("PREPARE s FROM \"x\" ;", by), Some(("PREPARE s FROM 'SELECT ''b''' ;".into(), false)));
+        let immediate = "execute immediate 'SELECT ''b''' USING @a, 2";
+        assert_eq!(replaced("execute immediate 'SELECT ''x''' USING @a, 2", by), Some((immediate.into(), true)));
+        for sql in
+            ["EXECUTE IMMEDIATE @a", "EXECUTE IMMEDIATE 'a' 'b'", "EXECUTE s", "PREPARE s FROM 'x' 'y'", "DO 'x'"]
+        {
+            assert_eq!(replaced(sql, by), None, "{sql}");
+        }
+        // What is put in is read back as it is.
+        let source = Quoted::read(b"PREPARE s FROM 'x'", &LexContext::default()).unwrap();
+        for text in ["SELECT '\\'' \\\\ %\\%", "''", "\\", "SELECT \"`\""] {
+            for no_backslash_escapes in [false, true] {
+                let cx = LexContext { no_backslash_escapes, ..LexContext::default() };
+                let sql = source.replaced(b"PREPARE s FROM 'x'", text.as_bytes(), &cx);
+                assert_eq!(Quoted::read(&sql, &cx).map(|s| s.text), Some(text.as_bytes().to_vec()), "{text}");
+            }
+        }
     }
 
     #[test]

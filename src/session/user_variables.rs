@@ -20,7 +20,7 @@ pub struct UserValue {
 }
 
 /// The type of a column of an answer, as far as user variables have types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ValueType {
     /// BIGINT.
     Signed,
@@ -108,6 +108,27 @@ impl UserValue {
         let (hex, _) = rest.split_once('\'')?;
         let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         hex.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>().filter(|text| text.is_ascii())
+    }
+
+    /// What a variable that was never set is for a statement that names it: a binary NULL.
+    pub fn never_set() -> UserValue {
+        UserValue { literal: Bytes::from_static(b"_binary x''"), null: true }
+    }
+
+    /// The type alone, with the collation of a text: MySQL reads it when it prepares a statement that names the variable, and keeps to it.
+    pub fn kind(&self) -> (ValueType, &[u8]) {
+        let literal = self.literal.as_ref();
+        if literal.first() == Some(&b'_') {
+            let collation = literal.rsplit(|b| *b == b' ').next().filter(|word| !word.starts_with(b"x'"));
+            return (ValueType::Text, collation.unwrap_or(b"binary"));
+        }
+        let kind = match literal {
+            _ if literal.starts_with(b"CAST(") => ValueType::Unsigned,
+            _ if literal.contains(&b'e') => ValueType::Double,
+            _ if literal.contains(&b'.') => ValueType::Decimal,
+            _ => ValueType::Signed,
+        };
+        (kind, b"")
     }
 
     /// Bytes that it takes to say it.

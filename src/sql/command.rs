@@ -358,6 +358,9 @@ impl Scanner<'_> {
             if self.at(Keyword::Select) {
                 self.statement.watch_calls = true;
                 self.effect(Effects::CREATE_TABLE_SELECT);
+                // It runs now, and its items are the columns of the table.
+                self.statement.hide_volatile = false;
+                self.select_list();
                 break;
             }
             self.pass();

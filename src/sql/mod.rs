@@ -20,6 +20,7 @@ pub mod rewrite;
 mod scan;
 mod select;
 mod set;
+pub mod text;
 mod transaction;
 mod variables;
 
@@ -29,6 +30,7 @@ pub use facts::{
     SetTransaction, Span, StatementClass, StatementCount, TransactionControl, Verb, VolatileCall, VolatileKind, XaVerb,
 };
 pub use names::UserVariable;
+pub use text::Text;
 
 #[cfg(test)]
 mod tests;

@@ -135,6 +135,7 @@ mod tests {
             ("(SELECT ROW_COUNT(), FOUND_ROWS())", "(SELECT 7 AS `ROW_COUNT()`, 7 AS `FOUND_ROWS()`)"),
             ("SELECT LAST_INSERT_ID()*CONNECTION_ID()", "SELECT 7 * 7 AS `LAST_INSERT_ID()*CONNECTION_ID()`"),
             ("INSERT INTO t(a) VALUES (LAST_INSERT_ID())", "INSERT INTO t(a) VALUES (7)"),
+            ("CREATE TABLE t SELECT LAST_INSERT_ID(), 1", "CREATE TABLE t SELECT 7 AS `LAST_INSERT_ID()`, 1"),
             ("SELECT * FROM t WHERE id=LAST_INSERT_ID()", "SELECT * FROM t WHERE id= 7"),
         ];
         for (sql, expected) in cases {

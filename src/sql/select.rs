@@ -33,7 +33,7 @@ impl Scanner<'_> {
     }
 
     /// At the outermost SELECT: looks at its list, and notes which items hold volatile calls and have no alias.
-    fn select_list(&mut self) {
+    pub(super) fn select_list(&mut self) {
         self.bump();
         while self.current.kind == TokenKind::Word && MODIFIERS.contains(&self.current.keyword) {
             self.bump();

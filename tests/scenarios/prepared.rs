@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
 use crate::client::{Client, Reply, one, query};
-use crate::node::{Act, answer_frames, recorded, rows};
+use crate::node::{Act, OK, answer, answer_frames, recorded, rows};
 use crate::world::World;
 
 /// MYSQL_TYPE_LONG and MYSQL_TYPE_VAR_STRING.
@@ -219,4 +219,85 @@ async fn statements_do_not_pile_up_on_the_server() {
     let said = world.node.said();
     let (made, closed) = ["PREPARE", "CLOSE"].map(|what| said.iter().filter(|s| s.starts_with(what)).count()).into();
     assert_eq!((made, closed), (20, 16));
+}
+
+fn with_transactions(sql: &str) -> Act {
+    match sql {
+        "BEGIN" => Act::Answer(recorded("mariadb_deprecate_begin")),
+        "COMMIT" => Act::Answer(answer(&[OK])),
+        _ => Act::Answer(rows("1")),
+    }
+}
+
+/// A client in a transaction that was lost while it idled, with a prepared statement from before.
+async fn transaction_lost(world: &World) -> (Client, u32) {
+    let mut client = world.client().await;
+    let id = client.prepare("SELECT ?").await;
+    assert_eq!(client.ask("BEGIN").await, Reply::Ok);
+    world.node.lose_all();
+    world.until("the loss was noticed", |w| w.counts().0 == 0).await;
+    (client, id)
+}
+
+fn node_is_back(world: &World) {
+    world.node_is(belay::topology::NodeState::not_ready("a moment"));
+    world.node_is(belay::topology::NodeState::Serving);
+}
+
+#[tokio::test]
+async fn what_has_no_answer_takes_no_loss_away() {
+    for (then, closes) in [("COMMIT", false), ("COMMIT", true), ("BEGIN", false)] {
+        let world = World::new(with_transactions, "");
+        let (mut client, id) = transaction_lost(&world).await;
+        node_is_back(&world);
+        client.put(&about(0x18, id, b"\0\0some")).await;
+        if closes {
+            client.put(&about(0x19, id, b"")).await;
+        }
+        // Neither does what belay answers itself.
+        client.put(&packet(0x0E, &[])).await;
+        assert_eq!(client.reply().await, Reply::Ok);
+        client.put(&packet(0x1B, &[b"\0\0"])).await;
+        client.frame().await.unwrap();
+        let Reply::Error(1213, ..) = client.ask(then).await else { panic!("{then} must not be answered with OK") };
+        assert_eq!(client.ask(then).await, Reply::Ok, "it is told once");
+    }
+}
+
+#[tokio::test]
+async fn the_execution_of_lost_long_data_tells_the_lost_transaction() {
+    let world = World::new(with_transactions, "");
+    let (mut client, id) = transaction_lost(&world).await;
+    node_is_back(&world);
+    client.put(&about(0x18, id, b"\0\0some")).await;
+    let Reply::Error(1213, ..) = client.execute(id, Some(STRING)).await else { panic!("the transaction is lost") };
+    assert_eq!(client.execute(id, Some(STRING)).await, seven(), "a failed execution has used it up");
+}
+
+#[tokio::test]
+async fn a_reset_that_fails_tells_what_was_lost() {
+    let world = World::new(with_transactions, "");
+    // Lost before the reset, and by it.
+    for lost_before in [true, false] {
+        let (mut client, _) = if lost_before {
+            transaction_lost(&world).await
+        } else {
+            let mut client = world.client().await;
+            assert_eq!(client.ask("BEGIN").await, Reply::Ok);
+            (client, 0)
+        };
+        world.node.lose_all();
+        world.node_is(belay::topology::NodeState::not_ready("a while"));
+        client.put(&packet(0x1F, &[])).await;
+        let reply = client.reply().await;
+        let Reply::Error(1213, ..) = reply else { panic!("{lost_before}: {reply:?}") };
+        node_is_back(&world);
+        assert_eq!(client.ask("COMMIT").await, Reply::Ok, "it is told already");
+        // One that does what it was asked for makes it void.
+        let (mut client, _) = transaction_lost(&world).await;
+        node_is_back(&world);
+        client.put(&packet(0x1F, &[])).await;
+        assert_eq!(client.reply().await, Reply::Ok);
+        assert_eq!(client.ask("COMMIT").await, Reply::Ok);
+    }
 }

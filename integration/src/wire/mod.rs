@@ -216,7 +216,17 @@ impl Wire {
 
     /// COM_STMT_PREPARE.
     pub fn prepare(&mut self, sql: &str) -> WireResult<Statement> {
+        self.prepare_described(sql).map(|(statement, _)| statement)
+    }
+
+    /// COM_STMT_PREPARE, with the definitions of parameters and columns as the server sent them.
+    pub fn prepare_described(&mut self, sql: &str) -> WireResult<(Statement, Vec<Vec<u8>>)> {
         self.send_command(0x16, sql.as_bytes())?;
+        self.read_prepared()
+    }
+
+    /// Reads the answer to COM_STMT_PREPARE.
+    pub fn read_prepared(&mut self) -> WireResult<(Statement, Vec<Vec<u8>>)> {
         let head = self.read_packet()?;
         reply::error_of(&head)?;
         let at = |i: usize| head.get(i).copied().unwrap_or(0);
@@ -225,17 +235,18 @@ impl Wire {
             columns: u16::from_le_bytes([at(5), at(6)]),
             params: u16::from_le_bytes([at(7), at(8)]),
         };
+        let mut definitions = Vec::new();
         for count in [statement.params, statement.columns] {
             if count > 0 {
                 for _ in 0..count {
-                    self.read_packet()?;
+                    definitions.push(reply::definition(self.read_packet()?)?);
                 }
                 if self.caps & caps::DEPRECATE_EOF == 0 {
                     self.read_packet()?;
                 }
             }
         }
-        Ok(statement)
+        Ok((statement, definitions))
     }
 
     /// COM_STMT_EXECUTE with every parameter sent as a string.

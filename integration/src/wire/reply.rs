@@ -10,6 +10,8 @@ pub type Row = Vec<Option<Vec<u8>>>;
 pub struct Rows {
     /// Column names.
     pub columns: Vec<String>,
+    /// Column definitions as the server sent them (type, length, flags, …), see [`definition`].
+    pub definitions: Vec<Vec<u8>>,
     /// The rows.
     pub rows: Vec<Row>,
     /// Status flags at its end.
@@ -153,6 +155,23 @@ fn text_row(mut p: &[u8]) -> WireResult<Row> {
     Ok(row)
 }
 
+/// A column's definition without the number of its collation, unless that is `binary`. Of a text it is the one that `character_set_results` was set with:
+/// its character set is what is promised to be equal through belay, not which of the set's collations it was.
+pub fn definition(mut column: Vec<u8>) -> WireResult<Vec<u8>> {
+    const BINARY: [u8; 2] = [63, 0];
+    let mut p = column.as_slice();
+    for _ in 0..6 {
+        lenenc_bytes(&mut p)?;
+    }
+    let at = column.len() - p.len() + 1;
+    if let Some(collation) = column.get_mut(at..at + 2)
+        && *collation != BINARY
+    {
+        collation.fill(0xff);
+    }
+    Ok(column)
+}
+
 impl Wire {
     /// Reads answers until one says that no more follow.
     pub fn read_replies(&mut self, binary: bool) -> WireResult<Vec<Reply>> {
@@ -193,6 +212,7 @@ impl Wire {
                 lenenc_bytes(&mut p)?;
             }
             rows.columns.push(String::from_utf8_lossy(lenenc_bytes(&mut p)?).into_owned());
+            rows.definitions.push(definition(column)?);
         }
         let deprecate_eof = self.caps & caps::DEPRECATE_EOF != 0;
         if !deprecate_eof {

@@ -1,0 +1,190 @@
+//! COM_STMT_PREPARE, and what a statement that is prepared now is understood by.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::pool::prepared::StatementKey;
+use crate::pool::session::LastUse;
+use crate::protocol::ErrorReply;
+use crate::protocol::mysql::frame::HEADER_BYTES;
+use crate::protocol::mysql::reply::ReplyShape;
+use crate::proxy::errors;
+use crate::proxy::execute::{Kind, Request, Served, collation_of, command_packet, text_of};
+use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::statements::is_held;
+use crate::proxy::text_statements::TextNeed;
+use crate::proxy::wire::RequestHead;
+use crate::session::pins::PinReason;
+use crate::session::state::ParseState;
+use crate::session::statement::{ClientStatement, LongData};
+use crate::session::user_variables::Named;
+use crate::sql::{Facts, Flavor as LexFlavor, Text};
+
+impl ClientSession {
+    /// COM_STMT_PREPARE.
+    pub(super) async fn stmt_prepare(&mut self, head: RequestHead) -> Flow {
+        self.statements.begin();
+        if !head.complete {
+            return self.refuse(head, errors::packet_too_large()).await;
+        }
+        let end = head.header.frame_len();
+        let payload = Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default());
+        let sql = text_of(&payload);
+        let limits = &self.cx.config.session;
+        if self.statements.room_for(sql.len(), limits.prepared_statements_max, limits.prepared_bytes_max).is_err() {
+            return self.refuse(head, errors::too_many_statements()).await;
+        }
+        if !self.has_room() {
+            return self.refuse(head, errors::statements_all_held()).await;
+        }
+        let text = Text::read(sql, self.lex_context());
+        self.cx.measure.statement(text.facts().class);
+        self.named = crate::session::user_variables::named(text.sql(), text.facts());
+        if let Err(error) = self.know_types().await {
+            return self.refuse(head, error).await;
+        }
+        let id = self.statements.next_id();
+        let none = Facts::nothing();
+        let prepared = self.text_to_prepare(&text);
+        let request = Request {
+            head,
+            rewritten: (prepared != *text.sql()).then(|| command_packet(0x16, &prepared)),
+            shape: ReplyShape::Prepare,
+            facts: &none,
+            client_statement: id,
+            kind: Kind::Other,
+            stateless: true,
+        };
+        match self.serve(request).await {
+            Served::Answered(report) => {
+                self.diagnostics_lost = report.error.is_none() && report.warnings > 0;
+                if report.error.is_some() {
+                    self.keep_diagnostics();
+                }
+                if let Some(made) = report.prepared {
+                    self.prepared_first(id, text, prepared, made);
+                }
+                Flow::Continue
+            }
+            Served::Refused => Flow::Continue,
+            Served::ClientGone => Flow::End,
+        }
+    }
+
+    /// The client has its answer to a PREPARE: the server's id, parameters and columns.
+    fn prepared_first(&mut self, id: u32, text: Text, prepared: Bytes, made: (u32, u16, u16)) {
+        let (server_id, params, columns) = made;
+        let named = self.named.take();
+        let types_unknown = self.types_unknown(named.as_deref());
+        let statement = ClientStatement {
+            parsed: self.parse_state(named.as_deref()),
+            types_unknown,
+            params,
+            columns,
+            types: None,
+            private: types_unknown,
+            cursor: false,
+            long_data: LongData::default(),
+            on: types_unknown.then(|| prepared.clone()),
+            sets_untracked: self.sets_untracked_variable(text.sql(), text.facts()),
+            collation: collation_of(text.sql(), text.facts()),
+            named,
+            text,
+        };
+        let key = StatementKey {
+            sql: prepared,
+            parsed: statement.parsed.clone(),
+            private: statement.private.then_some((self.handle.id, id)),
+        };
+        self.statements.insert(id, statement);
+        self.on_server(key, server_id);
+    }
+
+    /// The bound server session has this statement now.
+    pub(super) fn on_server(&mut self, key: StatementKey, server_id: u32) {
+        let held = is_held(&self.statements, self.handle.id);
+        if let Some(lease) = &mut self.lease {
+            lease.prepared.insert(key, server_id, held);
+        }
+    }
+
+    /// The node says that it holds as many prepared statements as it may: those on the bound server session that nobody needs just now are closed. Whether
+    /// there were any, so that the PREPARE is worth another try.
+    pub(super) fn make_room(&mut self, error: &ErrorReply) -> bool {
+        let held = is_held(&self.statements, self.handle.id);
+        error.code == errors::TOO_MANY_STATEMENTS
+            && self.lease.as_mut().is_some_and(|lease| lease.prepared.make_room(held))
+    }
+
+    /// Whether the bound server session can be given one more statement.
+    pub(super) fn has_room(&self) -> bool {
+        let held = is_held(&self.statements, self.handle.id);
+        self.lease.as_ref().is_none_or(|lease| lease.prepared.has_room(held))
+    }
+
+    /// The error of a PREPARE may still be asked for, where it is.
+    fn keep_diagnostics(&mut self) {
+        self.row_count = -1;
+        if let Some(lease) = &mut self.lease {
+            lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
+        }
+        let mut pins = self.pins;
+        pins.insert(PinReason::Diagnostics);
+        self.set_pins(pins);
+    }
+
+    /// What a statement that is prepared now is understood by, if it names these user variables.
+    pub(super) fn parse_state(&mut self, named: Option<&Named>) -> Arc<ParseState> {
+        let mentioned = named.map(|named| named.mentioned.as_slice()).filter(|_| self.reads_types_once());
+        if let Some(mentioned) = mentioned.filter(|mentioned| !mentioned.is_empty()) {
+            return Arc::new(self.state.parse_state(mentioned));
+        }
+        match &self.parsed {
+            Some(parsed)
+                if parsed.fingerprint() == self.state.parse_fingerprint() && parsed.is_that_of(&self.state) =>
+            {
+                Arc::clone(parsed)
+            }
+            _ => Arc::clone(self.parsed.insert(Arc::new(self.state.parse_state(&[])))),
+        }
+    }
+
+    /// MySQL reads the types of user variables when it prepares a statement, and keeps to them; MariaDB reads them with each execution (observed).
+    fn reads_types_once(&self) -> bool {
+        !matches!(self.lex_flavor, LexFlavor::MariaDb { .. })
+    }
+
+    /// Before a statement is prepared whose user variables were written a moment ago: their types must be known here.
+    pub(super) async fn know_types(&mut self) -> Result<(), ErrorReply> {
+        if self.lease.is_some() && self.reads_types_once() && self.names_unread() {
+            Box::pin(self.capture()).await;
+            // Nothing but a loss of the server session can be told here, and only that would be lost.
+            if let Some(lost) = self.tell_lost() {
+                return Err(lost);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the statement names user variables that were written and not read yet.
+    fn names_unread(&self) -> bool {
+        let unread = |named: &Named| named.mentioned.iter().any(|name| self.unread.contains(name));
+        !self.unread.is_empty() && (self.text_need == TextNeed::All || self.named.as_deref().is_some_and(unread))
+    }
+
+    /// Whether only the bound server session knows the types that a statement is understood by which is prepared now and names these user variables.
+    pub(super) fn types_unknown(&self, named: Option<&Named>) -> bool {
+        const OUT_OF_SIGHT: [PinReason; 6] = [
+            PinReason::UserVariables,
+            PinReason::UnseenCode,
+            PinReason::UnreadStatement,
+            PinReason::LongStatement,
+            PinReason::UnexplainedChange,
+            PinReason::TextPrepare,
+        ];
+        let unseen = OUT_OF_SIGHT.into_iter().any(|reason| self.pins.contains(reason));
+        let unread = |named: &Named| named.mentioned.iter().any(|name| self.unread.contains(name));
+        self.reads_types_once() && named.is_some_and(|named| unseen || unread(named))
+    }
+}
