@@ -22,8 +22,8 @@ use crate::proxy::statements::Execution;
 use crate::proxy::wire::RequestHead;
 use crate::session::statement::ClientStatement;
 use crate::session::text_statement::{self, Immediate, Said, Source, Value};
-use crate::sql::kill::{Kill, KillTarget, Operand, evaluate};
-use crate::sql::{Facts, Flavor as LexFlavor, StatementCount, Verb};
+use crate::sql::kill::{Operand, evaluate};
+use crate::sql::{Facts, Flavor as LexFlavor, Kill, KillTarget, StatementCount, Verb};
 use crate::topology::NodeId;
 
 /// A KILL takes at most this long on a node.

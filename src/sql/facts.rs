@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 pub use super::context::{Flavor, LexContext, MultiByte, Span};
-pub use super::kill::{Kill, KillTarget};
+pub use super::names::{Kill, KillTarget};
 use super::names::{Named, UserVariable};
 
 /// How many statements the text holds. Comments, and `;` with nothing behind it, do not count.

@@ -1,33 +1,9 @@
 //! KILL: whom it is for, and the value of the expressions that it is likely to be given.
 
-use super::facts::{LexContext, Span};
+use super::context::LexContext;
 use super::keywords::Keyword;
 use super::lexer::{Lexer, Token, TokenKind, inside_quotes};
 use super::variables;
-
-/// Whom a KILL is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KillTarget {
-    /// A connection id.
-    Id(u64),
-    /// MariaDB: `KILL QUERY ID n`: the number's text.
-    QueryId(Span),
-    /// MariaDB: `KILL … USER name`: the account's text.
-    User(Span),
-    /// An expression: the text. See [`evaluate`].
-    Expression(Span),
-}
-
-/// A KILL statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kill {
-    /// `KILL QUERY`: only the statement, not the connection.
-    pub query_only: bool,
-    /// MariaDB's `HARD` (true, the default there) or `SOFT` (false), where said.
-    pub hard: Option<bool>,
-    /// Whom.
-    pub target: KillTarget,
-}
 
 /// What an expression names that only the session knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

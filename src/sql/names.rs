@@ -1,4 +1,4 @@
-//! Names in a statement: user variables, and what it makes or ends on its server session.
+//! Names in a statement: user variables, what it makes or ends on its server session, whom a KILL is for.
 
 use super::context::Span;
 
@@ -58,4 +58,28 @@ pub struct Named {
     pub backup_unlock: bool,
     /// The identifier of an XA statement, as it is spelled. `None` beside the effect: it cannot be compared.
     pub xid: Option<Name>,
+}
+
+/// Whom a KILL is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillTarget {
+    /// A connection id.
+    Id(u64),
+    /// MariaDB: `KILL QUERY ID n`: the number's text.
+    QueryId(Span),
+    /// MariaDB: `KILL … USER name`: the account's text.
+    User(Span),
+    /// An expression: the text. See [`super::kill::evaluate`].
+    Expression(Span),
+}
+
+/// A KILL statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// `KILL QUERY`: only the statement, not the connection.
+    pub query_only: bool,
+    /// MariaDB's `HARD` (true, the default there) or `SOFT` (false), where said.
+    pub hard: Option<bool>,
+    /// Whom.
+    pub target: KillTarget,
 }
