@@ -2,8 +2,8 @@
 
 use super::facts::{Effects, StatementClass, Verb};
 use super::keywords::Keyword;
-use super::kill::{Kill, KillTarget};
 use super::lexer::{TokenKind, inside_quotes};
+use super::names::{Kill, KillTarget};
 use super::scan::Scanner;
 use super::select::span_to;
 
