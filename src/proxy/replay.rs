@@ -98,6 +98,11 @@ impl ClientSession {
         if !more && next.is_none() {
             return Ok(());
         }
+        if self.unread_variables.is_held_back() {
+            // It would come with an answer to belay's own statements, and make the plan wrong.
+            Box::pin(self.ask_variables()).await?;
+            return Box::pin(self.replay(needs_insert_id, clear_diagnostics, statement)).await;
+        }
         let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let entries = entries_of(&plan, unread, set_option, clear_diagnostics).and_then(|mut entries| {
             entries.extend(missing.as_ref().map_or(Ok(Vec::new()), |missing| preparing(&self.state, missing))?);

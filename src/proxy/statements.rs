@@ -16,7 +16,7 @@ use crate::protocol::mysql::prepared::{self, BulkExecuteHeader, ExecuteHeader, R
 use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
-use crate::proxy::execute::{Kind, Request, Served, collation_of, command_packet, text_of};
+use crate::proxy::execute::{Kind, Request, Served, command_packet, text_of};
 use crate::proxy::send::{Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::text_statements::need_of;
@@ -60,11 +60,15 @@ impl ClientSession {
         if self.statements.room_for(sql.len(), limits.prepared_statements_max, limits.prepared_bytes_max).is_err() {
             return self.refuse(head, errors::too_many_statements()).await;
         }
-        let facts = Arc::new(crate::sql::analyse(&sql, &self.lex_context()));
+        let mut facts = crate::sql::analyse(&sql, &self.lex_context());
+        if self.unread_variables.of_lexer() {
+            facts.make_uncertain();
+        }
+        let facts = Arc::new(facts);
         self.cx.measure.statement(facts.class);
         let id = self.statements.next_id();
         let none = Facts::nothing();
-        self.named = crate::session::user_variables::named(&sql, &facts);
+        self.of_request.named = crate::session::user_variables::named(&sql, &facts);
         let request = Request {
             head,
             rewritten: self.with_connection_id(&sql, &facts).map(|text| command_packet(0x16, &text)),
@@ -81,8 +85,7 @@ impl ClientSession {
                     self.keep_diagnostics();
                 }
                 if let Some((server_id, params, columns)) = report.prepared {
-                    let sets_untracked = self.sets_untracked_variable(&sql, &facts);
-                    let collation = collation_of(&sql, &facts);
+                    let assigned = self.assigned(&sql, &facts);
                     let sql = self.with_connection_id(&sql, &facts).map_or(sql, Bytes::from);
                     let parsed = self.parse_state();
                     let statement = ClientStatement {
@@ -94,9 +97,8 @@ impl ClientSession {
                         types: None,
                         private: false,
                         cursor: false,
-                        sets_untracked,
-                        collation,
-                        named: self.named.take(),
+                        assigned,
+                        named: self.of_request.named.take(),
                         failed: None,
                     };
                     let key = self.key(id, &statement, None);
@@ -187,10 +189,9 @@ impl ClientSession {
     async fn execute_statement(&mut self, head: RequestHead, id: u32, execution: Execution) -> Flow {
         let Some((_, statement)) = self.statements.get_mut(id) else { return Flow::End };
         let facts = statement.facts.clone();
-        self.sets_untracked = statement.sets_untracked;
-        self.pending_collation = statement.collation.clone();
-        self.named = statement.named.clone();
-        self.text_need = need_of(&facts);
+        self.of_request.assigned = statement.assigned.clone();
+        self.of_request.named = statement.named.clone();
+        self.of_request.text_need = need_of(&facts);
         self.cx.measure.statement(facts.class);
         let request = Request {
             head,
@@ -234,11 +235,11 @@ impl ClientSession {
         id: u32,
         execution: Execution,
     ) -> Result<(), BindEnd> {
-        let Some(server_id) = self.server_statement else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let Some(server_id) = self.of_request.server_statement else { return Err(BindEnd::Lost(Stage::Replay)) };
         let end = request.head.header.frame_len().min(self.io.read_buf.len());
         let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
         let payload = self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default();
-        let text = self.execution_text.take();
+        let text = self.of_request.execution_text.take();
         let types = statement.types.clone();
         let rewritten = match execution {
             Execution::Single => {
@@ -317,15 +318,15 @@ impl ClientSession {
         loop {
             let Some((_, statement)) = self.statements.get_mut(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
             let statement = statement.clone();
-            self.execution_text = if statement.facts.volatile.is_empty() {
+            self.of_request.execution_text = if statement.facts.volatile.is_empty() {
                 None
             } else {
                 self.with_values(&statement.sql, &statement.facts).map_err(BindEnd::Refused)?.map(Bytes::from)
             };
-            let key = self.key(id, &statement, self.execution_text.clone());
+            let key = self.key(id, &statement, self.of_request.execution_text.clone());
             let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
-            self.server_statement = lease.prepared.get_mut(&key).map(|known| known.id);
-            if self.server_statement.is_some() {
+            self.of_request.server_statement = lease.prepared.get_mut(&key).map(|known| known.id);
+            if self.of_request.server_statement.is_some() {
                 return Ok(None);
             }
             // A PREPARE comes in between, and what the server knew of the last statement is gone with it.
@@ -366,7 +367,7 @@ impl ClientSession {
             )));
         }
         lease.prepared.insert(missing.key, made.stmt_id);
-        self.server_statement = Some(made.stmt_id);
+        self.of_request.server_statement = Some(made.stmt_id);
         self.cx.measure.prepared_again();
         Ok(())
     }

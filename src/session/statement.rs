@@ -27,10 +27,8 @@ pub struct ClientStatement {
     pub private: bool,
     /// Its cursor is open.
     pub cursor: bool,
-    /// It sets a session variable that is not followed.
-    pub sets_untracked: bool,
-    /// The collation that it names in SET NAMES … COLLATE.
-    pub collation: Option<Bytes>,
+    /// What it assigns to session variables.
+    pub assigned: Option<Arc<super::unread::Assigned>>,
     /// The user variables that it names.
     pub named: Option<Arc<super::user_variables::Named>>,
     /// Why its long data did not reach a server; told by the next execution.
