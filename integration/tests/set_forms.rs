@@ -3,9 +3,11 @@
 
 use belay_integration::belay::{Belay, Options, direct};
 use belay_integration::paths::Scratch;
-use belay_integration::servers::{APP, MariaDb, MySql};
+use belay_integration::process::wait_for;
+use belay_integration::servers::{ADMIN, APP, MariaDb, MySql};
 use belay_integration::wire::{Login, Wire, WireError, caps};
 use belay_integration::{Result, shared};
+use std::time::Duration;
 
 /// A belay in front of a server, and where to reach both. MySQL lets passwords pass unencrypted over unix sockets only.
 struct Stage {
@@ -21,7 +23,8 @@ impl Stage {
         let path = dir.path().join("belay.sock").display().to_string();
         let belay = Options::new([node])
             .server_connections_max(server_connections_max)
-            .set("pool", "acquire_timeout_ms", "1500")
+            .set("pool", "acquire_timeout_ms", "5000")
+            .set("session", "diagnostics_pin_ms", "100")
             .set("listen", "unix_sockets", format!("[{path:?}]"))
             .start()?;
         let through = if direct() { oracle.clone() } else { format!("unix:{path}") };
@@ -371,4 +374,103 @@ fn every_form_of_set_on_mysql() -> Result<()> {
     let server = shared::mysql()?;
     pins_instead(Stage::mysql(&server, 2)?, PINS_ON_MYSQL)?;
     every_form(Stage::mysql(&server, 1)?, PINS_ON_MYSQL)
+}
+
+/// Code that sets variables and then fails: the answer is an error, which brings no report.
+const CODE: [&str; 8] = [
+    "DROP TABLE IF EXISTS set_forms",
+    "CREATE TABLE set_forms (id INT PRIMARY KEY)",
+    "CREATE TRIGGER set_forms BEFORE INSERT ON set_forms FOR EACH ROW BEGIN
+        SET time_zone = '+03:00'; SET SESSION sql_select_limit = 1000 + NEW.id;
+        IF NEW.id > 100 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'too much'; END IF;
+    END",
+    "INSERT INTO set_forms VALUES (1)",
+    "DROP FUNCTION IF EXISTS sf_fails",
+    "CREATE FUNCTION sf_fails() RETURNS INT NOT DETERMINISTIC READS SQL DATA BEGIN
+        SET time_zone = '+04:00'; SIGNAL SQLSTATE '45000'; RETURN 1;
+    END",
+    "DROP VIEW IF EXISTS sf_view",
+    "CREATE VIEW sf_view AS SELECT sf_fails() AS f",
+];
+
+/// Statements that fail after they have set something; what stands before `|` is said before.
+const FAILING: [&str; 7] = [
+    "INSERT INTO set_forms VALUES (101)",
+    "INSERT INTO set_forms VALUES (1)",
+    "REPLACE INTO set_forms VALUES (102)",
+    "SELECT * FROM sf_view",
+    "BEGIN|INSERT INTO set_forms VALUES (1)",
+    "PREPARE sf FROM 'INSERT INTO set_forms VALUES (103)'|EXECUTE sf",
+    "SET sql_select_limit = 7; INSERT INTO set_forms VALUES (104)",
+];
+
+const VALUES: &str = "SELECT @@time_zone, @@sql_select_limit, @@character_set_connection, @@collation_connection";
+
+/// Its client sees what it has set, and nobody else; what the client asks about its error is answered as well.
+fn of_failed_statements(mut stage: Stage) -> Result<()> {
+    let mut admin = Wire::login(&stage.direct, &Login::new(ADMIN, ADMIN).schema("test"))?;
+    for sql in CODE {
+        wait_for(sql, Duration::from_secs(10), || match admin.query(sql) {
+            // OceanBase: the schema that it needs is on its way.
+            Err(e) if e.code() == 5627 => None,
+            done => Some(done.map_err(|e| format!("{sql}: {e}"))),
+        })??;
+    }
+    let mut b = stage.client()?;
+    let others = look(&mut b, VALUES)?;
+    for binary in [false, true] {
+        for failing in FAILING {
+            let (mut a, mut oracle) = (stage.client()?, stage.oracle()?);
+            for wire in [&mut a, &mut oracle] {
+                let (before, sql) = failing.rsplit_once('|').unwrap_or(("", failing));
+                if !before.is_empty() {
+                    wire.query(before)?;
+                }
+                let prepared = binary && !sql.contains(';') && !sql.contains("EXECUTE");
+                let error = if prepared {
+                    let statement = wire.prepare(sql)?;
+                    wire.execute(statement, &[]).map(|_| ())
+                } else {
+                    wire.query_all(sql).map(|_| ())
+                };
+                assert!(matches!(error, Err(WireError::Server { .. })), "{sql}: {error:?}");
+            }
+            if !failing.contains("BEGIN") {
+                let warnings = a.query("SHOW WARNINGS")?.rows().texts();
+                assert_eq!(warnings, oracle.query("SHOW WARNINGS")?.rows().texts(), "{failing}");
+            }
+            for wire in [&mut a, &mut oracle] {
+                wire.query("DO 0")?;
+                wire.query("ROLLBACK")?;
+            }
+            for _ in 0..2 {
+                assert_eq!(look(&mut b, VALUES)?, others, "another client after {failing}");
+                assert_eq!(look(&mut a, VALUES)?, look(&mut oracle, VALUES)?, "the client itself after {failing}");
+            }
+            drop(a);
+            assert_eq!(look(&mut b, VALUES)?, others, "another client after {failing} and the end of its client");
+        }
+    }
+    // Its client says nothing more.
+    let mut a = stage.client()?;
+    a.query("INSERT INTO set_forms VALUES (101)").unwrap_err();
+    assert_eq!(look(&mut b, VALUES)?, others, "another client when the client has stayed silent");
+    assert_eq!(a.text("SELECT @@time_zone")?, "+03:00");
+    stage.belay.assert_healthy()
+}
+
+#[test]
+fn what_a_failed_statement_has_set_on_mariadb() -> Result<()> {
+    of_failed_statements(Stage::mariadb(&*shared::mariadb()?, 1)?)
+}
+
+#[test]
+fn what_a_failed_statement_has_set_on_mysql() -> Result<()> {
+    of_failed_statements(Stage::mysql(&*shared::mysql()?, 1)?)
+}
+
+#[test]
+fn what_a_failed_statement_has_set_on_seekdb() -> Result<()> {
+    let server = shared::seekdb()?;
+    of_failed_statements(Stage::new(&server.address(), server.address(), 1)?)
 }
