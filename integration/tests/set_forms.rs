@@ -2,6 +2,7 @@
 //! direct connection that says the same.
 
 use belay_integration::belay::{Belay, Options, direct};
+use belay_integration::oracle::{Step, assert_same};
 use belay_integration::paths::Scratch;
 use belay_integration::process::wait_for;
 use belay_integration::servers::{ADMIN, APP, MariaDb, MySql};
@@ -473,4 +474,118 @@ fn what_a_failed_statement_has_set_on_mysql() -> Result<()> {
 fn what_a_failed_statement_has_set_on_seekdb() -> Result<()> {
     let server = shared::seekdb()?;
     of_failed_statements(Stage::new(&server.address(), server.address(), 1)?)
+}
+
+const SETS: &str = "SELECT @@character_set_client, @@character_set_connection, @@character_set_results, @@collation_connection, \
+     @@autocommit, @@sql_mode";
+
+/// Character sets that are reported in any order, in part, or not at all; and what an answer reports that is not the last word.
+const REPORTED_IN_PART: [&str; 19] = [
+    "SET character_set_connection = latin1, collation_connection = latin1_bin",
+    "SET collation_connection = utf8mb4_bin, character_set_connection = utf8mb4",
+    "SET collation_connection = utf8mb4_bin",
+    "SET NAMES utf8mb4 COLLATE utf8mb4_bin; SELECT nope",
+    "DO 0",
+    "SET NAMES latin1 COLLATE latin1_bin; SET collation_connection = latin1_general_ci",
+    "SET NAMES utf8mb4 COLLATE utf8mb4_bin, collation_connection = latin1_bin",
+    "SET NAMES utf8mb4 COLLATE 'utf8mb4_bin'; SELECT 1",
+    "SET CHARACTER SET latin1",
+    "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
+    "INSERT INTO sf_names VALUES (1)",
+    "SET NAMES utf8mb4; SET @@collation_connection = utf8mb4_bin",
+    "SET @@character_set_results = latin1, @@character_set_client = latin1",
+    "SET @@sql_mode = 'ANSI_QUOTES'",
+    "SELECT \"collation_name\" FROM information_schema.collations LIMIT 0",
+    "SET @@sql_mode = ''; SELECT \"a text\"",
+    "SELECT \"a text\"",
+    "SET @@autocommit = 0",
+    "SET @@autocommit = 1, SESSION sql_mode = 'ANSI_QUOTES'",
+];
+
+/// A second client takes the only server session behind each of them.
+fn reported_in_part(mut stage: Stage) -> Result<()> {
+    let mut admin = Wire::login(&stage.direct, &Login::new(ADMIN, ADMIN).schema("test"))?;
+    for sql in [
+        "DROP TABLE IF EXISTS sf_names",
+        "CREATE TABLE sf_names (id INT)",
+        "CREATE TRIGGER sf_names BEFORE INSERT ON sf_names FOR EACH ROW SET NAMES latin1",
+        "DROP DATABASE IF EXISTS sf_binary",
+        "CREATE DATABASE sf_binary COLLATE utf8mb4_bin",
+        "GRANT ALL ON sf_binary.* TO app",
+    ] {
+        admin.query(sql).map_err(|e| format!("{sql}: {e}"))?;
+    }
+    let disturbs =
+        [Step::Disturb(SETS), Step::Disturb("SET time_zone = '+01:00'"), Step::Disturb("SET time_zone = 'SYSTEM'")];
+    let mut steps = Vec::new();
+    for schema in ["test", "sf_binary"] {
+        steps.push(Step::Schema(schema));
+        for sql in REPORTED_IN_PART {
+            // The table is in one schema.
+            let of_table = sql.contains("sf_names");
+            steps.extend(of_table.then_some(Step::Schema("test")));
+            steps.push(Step::Sql(sql));
+            steps.extend(of_table.then_some(Step::Schema(schema)));
+            if sql.ends_with("nope") {
+                // Its error would be kept for a moment.
+                continue;
+            }
+            steps.extend(disturbs.iter().cloned());
+            steps.push(Step::Sql(SETS));
+        }
+        steps.push(Step::Command(0x1f));
+    }
+    let login = Login::new(APP, APP).schema("test").with(caps::MULTI_STATEMENTS);
+    assert_same(&stage.direct, &stage.through, &login, &steps)?;
+    let mut fresh = stage.client()?;
+    assert_eq!(look(&mut fresh, SETS)?, look(&mut stage.oracle()?, SETS)?, "a client that never set anything");
+    admin.query("DROP DATABASE sf_binary")?;
+    stage.belay.assert_healthy()
+}
+
+#[test]
+fn what_is_reported_in_part_on_mariadb() -> Result<()> {
+    reported_in_part(Stage::mariadb(&*shared::mariadb()?, 1)?)
+}
+
+#[test]
+fn what_is_reported_in_part_on_mysql() -> Result<()> {
+    reported_in_part(Stage::mysql(&*shared::mysql()?, 1)?)
+}
+
+/// What SET @@autocommit = 0 has left behind made the next client's acknowledged INSERT disappear.
+#[test]
+fn autocommit_without_a_scope() -> Result<()> {
+    let server = shared::mariadb()?;
+    let mut stage = Stage::mariadb(&server, 1)?;
+    server.admin()?.query("CREATE OR REPLACE TABLE test.sf_commit (id INT)")?;
+    let (mut a, mut b) = (stage.client()?, stage.client()?);
+    a.query("SET @@autocommit = 0")?;
+    b.query("INSERT INTO sf_commit VALUES (1)")?;
+    assert_eq!(server.admin()?.text("SELECT COUNT(*) FROM test.sf_commit")?, "1", "of a client with autocommit");
+    a.query("INSERT INTO sf_commit VALUES (2)")?;
+    assert_eq!(server.admin()?.text("SELECT COUNT(*) FROM test.sf_commit")?, "1", "of a client without");
+    a.query("ROLLBACK")?;
+    assert_eq!(b.text("SELECT COUNT(*) FROM sf_commit")?, "1");
+    stage.belay.assert_healthy()
+}
+
+/// What is known of a request does not outlive it.
+fn of_one_request(mut stage: Stage) -> Result<()> {
+    let (mut a, mut b) = (stage.client()?, stage.client()?);
+    for refused in
+        ["SET timestamp = 'never'", "SET NAMES utf8mb4 COLLATE no_such_collation", "SET optimizer_trace = 'x'"]
+    {
+        assert!(a.query(refused).is_err(), "{refused}");
+        a.command(2, b"test")?;
+        b.query("SELECT 1").map_err(|e| format!("after {refused}: {e}"))?;
+        assert_eq!(look(&mut a, SETS)?, look(&mut b, SETS)?, "{refused}");
+    }
+    stage.belay.assert_healthy()
+}
+
+#[test]
+fn what_was_refused_is_over() -> Result<()> {
+    of_one_request(Stage::mariadb(&*shared::mariadb()?, 1)?)?;
+    of_one_request(Stage::mysql(&*shared::mysql()?, 1)?)
 }

@@ -98,8 +98,9 @@ impl ClientSession {
         // A SET that stands in none of these texts may have no scope.
         let set_out_of_sight = facts.effects.contains(Effects::TEXT_EXECUTE) || facts.verb == Verb::BeginNotAtomic;
         if flavor == Flavor::MariaDb && set_out_of_sight {
-            self.unread_variables.add("sql_mode");
-            self.unread_variables.add("character_set_client");
+            for name in ["sql_mode"].into_iter().chain(CHARSET_GROUP) {
+                self.unread_variables.add(name);
+            }
         }
     }
 

@@ -14,9 +14,12 @@ use super::state::SessionState;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::sql::{Effects, Facts, SetScope, StatementClass, StatementCount, Verb};
 
-/// Variables that belong to the character-set group: they are read as a whole.
+/// Variables that belong to the character-set group.
 pub const CHARSET_GROUP: [&str; 4] =
     ["character_set_client", "character_set_results", "character_set_connection", "collation_connection"];
+
+/// Of these one is told by the other.
+const CONNECTION: [&str; 2] = ["character_set_connection", "collation_connection"];
 
 /// What a text assigns to session variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,14 +135,14 @@ impl UnreadVariables {
         self.held_back = held_back;
     }
 
-    /// Adds a name; one of the character sets brings the others.
+    /// Adds a name. A collation and its character set change together.
     pub fn add(&mut self, name: &str) {
         let mut push = |name: &str| {
             if !self.names.iter().any(|known| &**known == name) {
                 self.names.push(Arc::from(name));
             }
         };
-        if CHARSET_GROUP.contains(&name) { CHARSET_GROUP.into_iter().for_each(push) } else { push(name) }
+        if CONNECTION.contains(&name) { CONNECTION.into_iter().for_each(push) } else { push(name) }
     }
 
     /// Its value is known.
@@ -266,13 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn the_character_sets_are_asked_for_together() {
+    fn a_collation_is_asked_for_with_its_character_set() {
         let mut unread = UnreadVariables::default();
         unread.add("collation_connection");
         unread.add("sql_mode");
-        assert_eq!(unread.names().len(), 5);
+        assert_eq!(unread.names().len(), 3);
         assert!(unread.of_lexer() && unread.question().unwrap().ends_with(b"'sql_mode')"));
-        unread.remove("character_set_client");
         unread.remove("sql_mode");
         assert!(!unread.of_lexer() && !unread.is_empty());
     }
