@@ -280,50 +280,21 @@ fn every_form(mut stage: Stage, pins: &[&str]) -> Result<()> {
 const NO_SETTINGS: [&str; 2] = ["identity", "last_insert_id"];
 
 /// What pins instead.
+#[rustfmt::skip]
 const PINS_ON_MARIADB: &[&str] = &[
-    "character_set_database",
-    "collation_database",
-    "default_master_connection",
-    "default_tmp_storage_engine",
-    "gtid_domain_id",
-    "insert_id",
-    "max_relay_log_size",
-    "profiling",
-    "profiling_history_size",
-    "pseudo_slave_mode",
-    "pseudo_thread_id",
-    "rand_seed1",
-    "rand_seed2",
-    "skip_parallel_replication",
-    "skip_replication",
-    "sql_log_bin",
-    "sql_log_off",
-    "sql_slave_skip_counter",
-    "system_versioning_asof",
+    "character_set_database", "collation_database", "default_master_connection", "default_tmp_storage_engine",
+    "gtid_domain_id", "insert_id", "max_relay_log_size", "profiling", "profiling_history_size",
+    "pseudo_slave_mode", "pseudo_thread_id", "rand_seed1", "rand_seed2", "skip_parallel_replication",
+    "skip_replication", "sql_log_bin", "sql_log_off", "sql_slave_skip_counter", "system_versioning_asof",
     "timestamp",
 ];
 
+#[rustfmt::skip]
 const PINS_ON_MYSQL: &[&str] = &[
-    "character_set_database",
-    "collation_database",
-    "external_table_secondary_storage_engine",
-    "gtid_next",
-    "insert_id",
-    "optimizer_trace",
-    "original_commit_timestamp",
-    "profiling",
-    "profiling_history_size",
-    "pseudo_replica_mode",
-    "pseudo_slave_mode",
-    "pseudo_thread_id",
-    "rand_seed1",
-    "rand_seed2",
-    "rbr_exec_mode",
-    "require_row_format",
-    "resultset_metadata",
-    "sql_log_bin",
-    "timestamp",
-    "transaction_allow_batching",
+    "character_set_database", "collation_database", "external_table_secondary_storage_engine", "gtid_next",
+    "insert_id", "optimizer_trace", "original_commit_timestamp", "profiling", "profiling_history_size",
+    "pseudo_replica_mode", "pseudo_slave_mode", "pseudo_thread_id", "rand_seed1", "rand_seed2", "rbr_exec_mode",
+    "require_row_format", "resultset_metadata", "sql_log_bin", "timestamp", "transaction_allow_batching",
 ];
 
 /// Each of them keeps the server session, in the forms that a server reports and in the one that MariaDB does not.
@@ -535,6 +506,12 @@ fn reported_in_part(mut stage: Stage) -> Result<()> {
         }
         steps.push(Step::Command(0x1f));
     }
+    for sql in ["SET @@time_zone = ?", "SET @@time_zone = ?, @@sql_mode = DEFAULT"] {
+        steps.push(Step::Prepared(sql, &["+05:00"]));
+        steps.extend(disturbs.iter().cloned());
+        steps.push(Step::Sql("SELECT @@time_zone"));
+        steps.push(Step::Command(0x1f));
+    }
     let login = Login::new(APP, APP).schema("test").with(caps::MULTI_STATEMENTS);
     assert_same(&stage.direct, &stage.through, &login, &steps)?;
     let mut fresh = stage.client()?;
@@ -588,4 +565,32 @@ fn of_one_request(mut stage: Stage) -> Result<()> {
 fn what_was_refused_is_over() -> Result<()> {
     of_one_request(Stage::mariadb(&*shared::mariadb()?, 1)?)?;
     of_one_request(Stage::mysql(&*shared::mysql()?, 1)?)
+}
+
+/// An answer may report values that are put back behind it: they are not what the client gets on its next server session.
+#[test]
+fn a_report_is_not_always_the_last_word() -> Result<()> {
+    let server = shared::mariadb()?;
+    let mut stage = Stage::mariadb(&server, 1)?;
+    let mut admin = Wire::login(&stage.direct, &Login::new(ADMIN, ADMIN).schema("test"))?;
+    admin.query(
+        "CREATE OR REPLACE PROCEDURE sf_mode() BEGIN SET sql_mode = 'ANSI_QUOTES'; SET NAMES latin1; SELECT 1; END",
+    )?;
+    let asks = "SELECT @@sql_mode, @@character_set_client, @@collation_connection, @@sql_select_limit";
+    for sql in ["CALL sf_mode()", "SET STATEMENT sql_select_limit = 3 FOR SELECT 1"] {
+        let (mut a, mut oracle) = (stage.client()?, stage.oracle()?);
+        a.query(sql)?;
+        oracle.query(sql)?;
+        assert_eq!(look(&mut a, asks)?, look(&mut oracle, asks)?, "{sql}");
+        if direct() {
+            continue;
+        }
+        // What pinned is lost with the server session, and told; the rest follows.
+        let id =
+            a.text("SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE '%PROCESSLIST%' AND USER = 'app'")?;
+        admin.query(&format!("KILL {id}"))?;
+        wait_for("the loss to be told", Duration::from_secs(10), || a.query("DO 0").err())?;
+        assert_eq!(look(&mut a, asks)?, look(&mut oracle, asks)?, "{sql}, and the loss of the server session");
+    }
+    stage.belay.assert_healthy()
 }

@@ -88,8 +88,14 @@ impl ClientSession {
         let (asks, purposes): (Vec<Ask>, Vec<Purpose>) = entries.into_iter().map(|e| (e.ask, e.purpose)).unzip();
         match flight::fly(&mut lease.conn, b"", &asks).await {
             Ok(answers) => {
+                // That the transaction is over was the client's to hear.
+                let ended =
+                    self.transaction == Transaction::Open && answers.iter().any(|answer| answer.error.is_some());
                 for (purpose, answer) in purposes.into_iter().zip(answers) {
                     self.captured(purpose, &answer);
+                }
+                if ended {
+                    self.lose_bound();
                 }
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::error::Stage;
 use crate::pool::flight::{self, Answer, Ask};
 use crate::protocol::mysql::capability::StatusFlags;
 use crate::protocol::mysql::flavor::Flavor;
@@ -11,6 +12,7 @@ use crate::proxy::errors;
 use crate::proxy::report::{Change, Report};
 use crate::proxy::session::ClientSession;
 use crate::session::pins::{PinReason, Pins};
+use crate::session::transaction::Transaction;
 use crate::session::unread::{self, CHARSET_GROUP};
 use crate::sql::{Effects, Facts, Flavor as LexFlavor, Verb};
 
@@ -18,7 +20,8 @@ use crate::sql::{Effects, Facts, Flavor as LexFlavor, Verb};
 const CHANGE_NOTHING: &[u8] = b"SET SESSION session_track_state_change=1";
 
 /// What belay's own questions would disturb, or could not get through.
-const IN_THE_WAY: [PinReason; 8] = [
+const IN_THE_WAY: [PinReason; 9] = [
+    PinReason::Xa,
     PinReason::Diagnostics,
     PinReason::FoundRows,
     PinReason::NextTransaction,
@@ -30,9 +33,11 @@ const IN_THE_WAY: [PinReason; 8] = [
 ];
 
 impl ClientSession {
-    /// Whether the bound server session can be asked for variables now, also in a transaction or under other pins.
+    /// Whether the bound server session can be asked for variables now, also under other pins. In a transaction that is done only for what the next text
+    /// is read by: the server may have ended it, and says so once (Galera does).
     pub(super) fn may_ask_variables(&self) -> bool {
-        !self.unread_variables.is_empty() && !IN_THE_WAY.into_iter().any(|reason| self.pins.contains(reason))
+        let due = self.transaction == Transaction::Idle || self.unread_variables.of_lexer();
+        due && !self.unread_variables.is_empty() && !IN_THE_WAY.into_iter().any(|reason| self.pins.contains(reason))
     }
 
     /// The flags that the server gave with an answer, where they contradict what is believed of variables. They count when they change: MariaDB leaves
@@ -211,10 +216,13 @@ impl ClientSession {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         lease.last_use = None;
         let Ok(answers) = flight::fly(&mut lease.conn, b"", &asks).await else {
-            return Err(BindEnd::Lost(crate::error::Stage::Replay));
+            return Err(BindEnd::Lost(Stage::Replay));
         };
         for answer in &answers {
             self.variables_told(answer);
+        }
+        if self.transaction == Transaction::Open && answers.iter().any(|answer| answer.error.is_some()) {
+            return Err(BindEnd::Lost(Stage::Replay));
         }
         if self.unread_variables.is_held_back() {
             return Err(BindEnd::Refused(errors::value_lost("what a failed statement did to session variables")));
