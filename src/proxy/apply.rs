@@ -1,5 +1,6 @@
 //! What an answered statement did, applied to the client's state and to what is known of the server session.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
@@ -12,28 +13,17 @@ use crate::session::effects::{self, Reported};
 use crate::session::held::{self, Outcome};
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
-use crate::sql::{Effects, Facts, Flavor as LexFlavor, LexContext, SetScope, StatementClass, StatementCount, Verb};
+use crate::session::unread::{Assigned, CHARSET_GROUP};
+use crate::sql::{Effects, Facts, Flavor as LexFlavor, LexContext, StatementClass, StatementCount, Verb};
 
-/// Variables that belong to the character-set group.
-const CHARSET_GROUP: [&str; 4] =
-    ["character_set_client", "character_set_connection", "character_set_results", "collation_connection"];
-
-/// Reported variables that are followed in another way, or are no state.
-const FOLLOWED_ELSEWHERE: [&str; 10] = [
-    "last_insert_id",
-    "identity",
-    "statement_id",
-    "last_gtid",
-    "character_set_database",
-    "collation_database",
-    "session_track_system_variables",
-    "session_track_schema",
-    "session_track_state_change",
-    "session_track_transaction_info",
-];
+/// Variables that are followed in another way, or are no state.
+const FOLLOWED_ELSEWHERE: [&str; 4] = ["last_insert_id", "identity", "statement_id", "last_gtid"];
+/// What OceanBase reports when the schema changes; a client that sets one of them is seen by its text.
+const OF_SCHEMA: [&str; 2] = ["character_set_database", "collation_database"];
 
 impl ClientSession {
     pub(super) fn apply(&mut self, facts: &Facts, report: &Report, kind: Kind) {
+        let status_before = self.status;
         if let Some(status) = report.status {
             self.status = status;
             self.transaction = Transaction::after(status);
@@ -45,11 +35,15 @@ impl ClientSession {
         if !facts.effects.contains(Effects::SHOW_DIAGNOSTICS) {
             self.diagnostics_lost = false;
         }
-        let mut unreported = std::mem::take(&mut self.sets_untracked) && report.error.is_none();
+        // Of several statements, those before the one that failed were done; OceanBase does so with the items of one.
+        let nothing_done = report.error.is_some()
+            && facts.statements == StatementCount::One
+            && self.lex_flavor != LexFlavor::OceanBase;
+        let mut unreported = self.of_request.assigned.as_ref().is_some_and(|a| a.unfollowed) && !nothing_done;
         for change in &report.changes {
             unreported |= self.apply_change(change);
         }
-        if report.error.is_none() {
+        if report.error.is_none() && !report.brings("collation_connection") {
             self.apply_collation(facts);
         }
         if facts.effects.intersects(Effects::SQL_MODE | Effects::CHARACTER_SET) || !report.changes.is_empty() {
@@ -70,13 +64,14 @@ impl ClientSession {
         let mut pins = effects::after(self.pins, facts, &reported);
         self.apply_user_variables(facts, report, &mut pins);
         self.apply_role(facts, report, &mut pins);
-        if self.follows_name && !self.pins.contains(PinReason::TextPrepare) {
+        if self.of_request.follows_name && !self.pins.contains(PinReason::TextPrepare) {
             pins.remove(PinReason::TextPrepare);
         }
         self.apply_held(facts, report, kind, &mut pins);
         if facts.effects.contains(Effects::SEQUENCE_WRITE) {
             self.sequence_here = true;
         }
+        self.apply_unread(facts, report, status_before, &mut pins);
         if unreported {
             pins.insert(PinReason::UnreportedVariable);
         }
@@ -98,7 +93,7 @@ impl ClientSession {
             // It keeps to what it was prepared under.
             Kind::Statement { id, .. } => self.statements.get(id).and_then(|s| s.parsed.schema().cloned()),
             // So does one that EXECUTE names: only names with a schema count.
-            Kind::Text if self.text_need != TextNeed::Nothing => None,
+            Kind::Text if self.of_request.text_need != TextNeed::Nothing => None,
             Kind::Text | Kind::Other => self.state.schema().cloned(),
         };
         let detaches_xa = self.state.get("xa_detach_on_prepare").is_some_and(|on| on.eq_ignore_ascii_case(b"ON"));
@@ -110,7 +105,7 @@ impl ClientSession {
     }
 
     /// Applies one reported change to both states; true if the value can't be replayed later.
-    fn apply_change(&mut self, change: &Change) -> bool {
+    pub(super) fn apply_change(&mut self, change: &Change) -> bool {
         match change {
             Change::Schema(name) => {
                 let schema = (!name.is_empty()).then_some(name.as_ref());
@@ -132,26 +127,21 @@ impl ClientSession {
                     return false;
                 }
                 // OceanBase's hidden ones: it reports some that nobody set, and the role's. A SET that names one is seen in its text.
-                !FOLLOWED_ELSEWHERE.contains(&name.as_str()) && !name.starts_with('_')
+                let of_schema = self.lex_flavor == LexFlavor::OceanBase && OF_SCHEMA.contains(&name.as_str());
+                !of_schema && !FOLLOWED_ELSEWHERE.contains(&name.as_str()) && !name.starts_with('_')
             }
         }
     }
 
-    /// Whether SET names a session variable that no server is asked to report, because it must not be replayed.
-    pub(super) fn sets_untracked_variable(&self, sql: &[u8], facts: &Facts) -> bool {
-        facts.set.iter().filter(|item| matches!(item.scope, SetScope::Session)).any(|item| {
-            let name = String::from_utf8_lossy(item.name.of(sql)).to_ascii_lowercase();
-            let name = name.trim_matches('`');
-            !self.state.baseline().knows(name) && !CHARSET_GROUP.contains(&name) && !FOLLOWED_ELSEWHERE.contains(&name)
-        })
+    /// What a text assigns to session variables. Those that no server is asked to report, because they must not be replayed, are not followed.
+    pub(super) fn assigned(&self, sql: &[u8], facts: &Facts) -> Option<Arc<Assigned>> {
+        Assigned::read(sql, facts, &self.state, &FOLLOWED_ELSEWHERE)
     }
 
     /// `SET NAMES x COLLATE y`: no server reports the collation.
     fn apply_collation(&mut self, facts: &Facts) {
-        let Some(collation) = self.pending_collation.take() else { return };
-        if facts.set_names.is_none() {
-            return;
-        }
+        let Some(assigned) = self.of_request.assigned.as_ref().filter(|a| a.proves_collation(facts)) else { return };
+        let Some(collation) = assigned.collation.clone() else { return };
         self.state.set("collation_connection", &collation);
         if let Some(lease) = &mut self.lease {
             lease.state.set("collation_connection", &collation);

@@ -100,7 +100,7 @@ impl ClientSession {
         if self.can_follow_role(facts) {
             foreseen.remove(PinReason::Role);
         }
-        if self.follows_name {
+        if self.of_request.follows_name {
             foreseen.remove(PinReason::TextPrepare);
         }
         if !foreseen.is_lasting() || self.pins.is_lasting() {

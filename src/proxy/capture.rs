@@ -21,6 +21,7 @@ use crate::proxy::report::Report;
 use crate::proxy::session::ClientSession;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
+use crate::session::unread::UnreadVariables;
 use crate::session::user_variables::{self, Named, UserValue, ValueType};
 use crate::sql::{Effects, Facts, StatementClass, StatementCount, Verb};
 
@@ -34,6 +35,8 @@ enum Purpose {
     UserVariables(Vec<Arc<str>>),
     /// Reads the role. Where it can't, it pins.
     Role,
+    /// Reads variables, or has them reported. They stay unread where it can't.
+    Variables,
     /// Reads which of the locks that were named are held. Where it can't, they pin.
     Locks,
 }
@@ -48,18 +51,33 @@ struct Entry {
 impl ClientSession {
     /// Whether anything is to be asked, and nothing speaks against asking it now.
     pub(super) fn wants_capture(&self) -> bool {
+        let variables = self.may_ask_variables();
+        let alone = self.pins != self.pins_not_read() && self.keeps_only_unread();
+        if !(alone || variables) || self.lease.is_none() || self.handle.is_killed() {
+            return false;
+        }
+        if variables && self.unread_variables.of_lexer() {
+            // Before the next text is read.
+            return true;
+        }
+        self.io.read_buf.is_empty() && {
+            let mut cx = Context::from_waker(Waker::noop());
+            matches!(self.io.stream.poll_silence(&mut cx), Poll::Pending)
+        }
+    }
+
+    /// The pins that no capture ends.
+    fn pins_not_read(&self) -> Pins {
         let mut others = self.pins.without_unread();
         if self.held.as_ref().is_some_and(|held| held.locks_to_ask().is_some()) {
             others.remove(PinReason::UserLock);
         }
-        if self.pins == others {
-            return false;
-        }
-        let alone = others.is_empty() && self.transaction == Transaction::Idle;
-        alone && self.lease.is_some() && self.io.read_buf.is_empty() && !self.handle.is_killed() && {
-            let mut cx = Context::from_waker(Waker::noop());
-            matches!(self.io.stream.poll_silence(&mut cx), Poll::Pending)
-        }
+        others
+    }
+
+    /// Whether nothing but what is unread keeps the server session.
+    fn keeps_only_unread(&self) -> bool {
+        self.pins_not_read().is_empty() && self.transaction == Transaction::Idle
     }
 
     /// Asks, and takes every answer for what it means.
@@ -70,8 +88,14 @@ impl ClientSession {
         let (asks, purposes): (Vec<Ask>, Vec<Purpose>) = entries.into_iter().map(|e| (e.ask, e.purpose)).unzip();
         match flight::fly(&mut lease.conn, b"", &asks).await {
             Ok(answers) => {
+                // That the transaction is over was the client's to hear.
+                let ended =
+                    self.transaction == Transaction::Open && answers.iter().any(|answer| answer.error.is_some());
                 for (purpose, answer) in purposes.into_iter().zip(answers) {
                     self.captured(purpose, &answer);
+                }
+                if ended {
+                    self.lose_bound();
                 }
             }
             Err(error) => {
@@ -83,7 +107,12 @@ impl ClientSession {
     }
 
     fn captures(&self) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(3);
+        let mut entries: Vec<Entry> =
+            self.variable_asks().into_iter().map(|ask| Entry { ask, purpose: Purpose::Variables }).collect();
+        if self.may_ask_variables() && !self.keeps_only_unread() {
+            // The rest is read when nothing but that keeps the server session.
+            return entries;
+        }
         if self.pins.contains(PinReason::UnreadUserVariables) {
             let names = self.unread.clone();
             let sql = user_variables::reading(&names, self.cx.config.session.user_variables_bytes_max);
@@ -120,6 +149,7 @@ impl ClientSession {
                 }
                 self.set_pins(pins);
             }
+            Purpose::Variables => self.variables_told(answer),
             Purpose::Locks => {
                 if let (Some(held), Some(row)) = (&mut self.held, answer.rows.first()) {
                     held.take_answer(row.iter().map(Option::as_deref));
@@ -162,12 +192,12 @@ impl ClientSession {
 
     /// Whether what the statement does to user variables can follow the client.
     pub(super) fn can_follow(&self) -> bool {
-        self.named.as_ref().is_some_and(|named| !named.more) && !self.pins.contains(PinReason::UserVariables)
+        self.of_request.named.as_ref().is_some_and(|named| !named.more) && !self.pins.contains(PinReason::UserVariables)
     }
 
     /// After an answer: what it did to user variables. `pins` are those that the statement brings by its text.
     pub(super) fn apply_user_variables(&mut self, facts: &Facts, report: &Report, pins: &mut Pins) {
-        let named = self.named.take();
+        let named = self.of_request.named.take();
         if let Some(named) = named.filter(|named| !named.written.is_empty() || named.more) {
             let follows = !named.more && !self.pins.contains(PinReason::UserVariables);
             if follows {
@@ -240,6 +270,7 @@ impl ClientSession {
     /// The server session is gone, and what was not read of it.
     pub(super) fn forget_unread(&mut self, pins: Pins) {
         self.unread.clear();
+        self.unread_variables = UnreadVariables::default();
         if pins.contains(PinReason::UnreadRole) {
             // Whatever it was: no privilege comes back that the client has given up.
             self.state.set_role(Some(Bytes::from_static(b"NONE")));
@@ -269,7 +300,7 @@ impl ClientSession {
             |name: &str| self.state.user_variables().get(name).is_some() || self.unread.iter().any(|n| &**n == name);
         let foreign = |name: &Arc<str>| lease.state.held_name(name) && !own(name);
         let all_own = || lease.state.names().all(|name| own(name));
-        if let Some(named) = &self.named
+        if let Some(named) = &self.of_request.named
             && named.mentioned.iter().any(foreign)
         {
             return true;

@@ -18,7 +18,7 @@ use crate::proxy::failed::{Again, Attempts, Doubtful};
 use crate::proxy::relay::{Cut, Progress, Relay, consume};
 use crate::proxy::report::Report;
 use crate::proxy::send::{self, FileEnd, Sending, Sent};
-use crate::proxy::session::{ClientSession, Flow};
+use crate::proxy::session::{ClientSession, Flow, OfRequest};
 use crate::proxy::statements::Execution;
 use crate::proxy::text_statements::{self, TextNeed};
 use crate::proxy::wire::{self, RequestHead, ServerRead};
@@ -100,10 +100,7 @@ impl ClientSession {
             // These leave the warnings and counts of the statement before as they are.
             self.statement += 1;
         }
-        self.named = None;
-        self.text_need = TextNeed::Nothing;
-        self.follows_name = false;
-        self.id_only = false;
+        self.of_request = OfRequest::default();
         match command {
             Some(Command::Query) => self.query(head).await,
             Some(Command::StmtExecute) => self.stmt_execute(head, Execution::Single).await,
@@ -177,9 +174,8 @@ impl ClientSession {
                 | TransactionControl::Rollback { release: Some(true), .. }
         );
         let sql = self.io.read_buf.get(HEADER_BYTES + 1..).unwrap_or_default();
-        self.sets_untracked = self.sets_untracked_variable(sql, &facts);
-        self.pending_collation = collation_of(sql, &facts);
-        self.named = crate::session::user_variables::named(sql, &facts);
+        self.of_request.assigned = self.assigned(sql, &facts);
+        self.of_request.named = crate::session::user_variables::named(sql, &facts);
         let effects = facts.effects;
         let mut rewritten = None;
         let names = if text_statements::need_of(&facts) == TextNeed::Nothing {
@@ -234,6 +230,10 @@ impl ClientSession {
         let end = head.header.frame_len().min(self.io.read_buf.len());
         let sql = self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default();
         let mut facts = crate::sql::analyse(sql, &self.lex_context());
+        if self.unread_variables.of_lexer() {
+            // Whether it was read as the server reads it is not known.
+            facts.make_uncertain();
+        }
         if !head.complete {
             facts.make_uncertain();
             facts.effects |= crate::sql::Effects::CUT_SHORT;
@@ -576,11 +576,6 @@ pub(super) fn command_packet(command: u8, rest: &[u8]) -> BytesMut {
     let mut seq = 0;
     crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
     out
-}
-
-/// The collation that SET NAMES … COLLATE names.
-pub(super) fn collation_of(sql: &[u8], facts: &Facts) -> Option<Bytes> {
-    facts.set_names.and_then(|names| names.collate).map(|span| Bytes::copy_from_slice(span.of(sql)))
 }
 
 /// The text of a COM_QUERY or COM_STMT_PREPARE payload.

@@ -201,7 +201,7 @@ impl ClientSession {
             Kind::Text => {
                 let end = FrameHeader::parse(&self.io.read_buf).map_or(0, FrameHeader::frame_len);
                 let mut texts = vec![Bytes::copy_from_slice(self.io.read_buf.get(HEADER_BYTES + 1..end)?)];
-                match &self.text_need {
+                match &self.of_request.text_need {
                     TextNeed::Nothing => {}
                     // What an EXECUTE executes is elsewhere.
                     TextNeed::One(name) => texts.extend(self.text_statements.get(name).map(|s| s.source.clone())),

@@ -44,12 +44,12 @@ impl ClientSession {
             return self.skip_request(head).await;
         }
         statement.private = true;
-        self.id_only = true;
+        self.of_request.id_only = true;
         let error = match self.pass_long_data(head, id).await {
             Ok(()) => {
                 if let Some(statement) = self.statements.get_mut(id) {
                     statement.long_data.sent(header.param);
-                    statement.on = self.statement_key.take().map(|key| key.sql);
+                    statement.on = self.of_request.statement_key.take().map(|key| key.sql);
                 }
                 self.note_held();
                 return Flow::Continue;

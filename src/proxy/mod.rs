@@ -30,6 +30,7 @@ pub mod session;
 mod start;
 mod statements;
 mod text_statements;
+mod unread;
 pub mod view;
 mod volatile;
 mod wire;

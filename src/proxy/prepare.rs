@@ -10,7 +10,7 @@ use crate::protocol::ErrorReply;
 use crate::protocol::mysql::frame::HEADER_BYTES;
 use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::errors;
-use crate::proxy::execute::{Kind, Request, Served, collation_of, command_packet, text_of};
+use crate::proxy::execute::{Kind, Request, Served, command_packet, text_of};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::is_held;
 use crate::proxy::text_statements::TextNeed;
@@ -38,9 +38,12 @@ impl ClientSession {
         if !self.has_room() {
             return self.refuse(head, errors::statements_all_held()).await;
         }
-        let text = Text::read(sql, self.lex_context());
+        let mut text = Text::read(sql, self.lex_context());
+        if self.unread_variables.of_lexer() {
+            text.make_uncertain();
+        }
         self.cx.measure.statement(text.facts().class);
-        self.named = crate::session::user_variables::named(text.sql(), text.facts());
+        self.of_request.named = crate::session::user_variables::named(text.sql(), text.facts());
         if let Err(error) = self.know_types().await {
             return self.refuse(head, error).await;
         }
@@ -75,7 +78,7 @@ impl ClientSession {
     /// The client has its answer to a PREPARE: the server's id, parameters and columns.
     fn prepared_first(&mut self, id: u32, text: Text, prepared: Bytes, made: (u32, u16, u16)) {
         let (server_id, params, columns) = made;
-        let named = self.named.take();
+        let named = self.of_request.named.take();
         let types_unknown = self.types_unknown(named.as_deref());
         let statement = ClientStatement {
             parsed: self.parse_state(named.as_deref()),
@@ -87,8 +90,7 @@ impl ClientSession {
             cursor: false,
             long_data: LongData::default(),
             on: types_unknown.then(|| prepared.clone()),
-            sets_untracked: self.sets_untracked_variable(text.sql(), text.facts()),
-            collation: collation_of(text.sql(), text.facts()),
+            assigned: self.assigned(text.sql(), text.facts()),
             named,
             text,
         };
@@ -170,7 +172,8 @@ impl ClientSession {
     /// Whether the statement names user variables that were written and not read yet.
     fn names_unread(&self) -> bool {
         let unread = |named: &Named| named.mentioned.iter().any(|name| self.unread.contains(name));
-        !self.unread.is_empty() && (self.text_need == TextNeed::All || self.named.as_deref().is_some_and(unread))
+        !self.unread.is_empty()
+            && (self.of_request.text_need == TextNeed::All || self.of_request.named.as_deref().is_some_and(unread))
     }
 
     /// Whether only the bound server session knows the types that a statement is understood by which is prepared now and names these user variables.

@@ -239,7 +239,10 @@ impl ClientSession {
 
     /// Before a statement of a session that is still on a reader: it may stay, or the session leaves, or the statement can't be served.
     pub(super) async fn leave_reader_if_due(&mut self, facts: &Facts) -> Result<(), BindEnd> {
-        if self.pins.contains(PinReason::UnreadUserVariables) && router::stay(facts, &self.kept()) != Stay::Here {
+        let unread = [PinReason::UnreadUserVariables, PinReason::UnreadVariables];
+        if unread.into_iter().any(|reason| self.pins.contains(reason))
+            && router::stay(facts, &self.kept()) != Stay::Here
+        {
             Box::pin(self.capture()).await;
             if let Some(lost) = self.tell_lost() {
                 return Err(BindEnd::Refused(lost));

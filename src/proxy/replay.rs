@@ -78,7 +78,7 @@ impl ClientSession {
         clear_diagnostics: bool,
         statement: Option<u32>,
     ) -> Result<(), BindEnd> {
-        if (statement.is_some() || self.text_need != TextNeed::Nothing)
+        if (statement.is_some() || self.of_request.text_need != TextNeed::Nothing)
             && let Err(lost) = self.know_types().await
         {
             return Err(BindEnd::Refused(lost));
@@ -103,6 +103,11 @@ impl ClientSession {
         let next = self.next_transaction_entry(more);
         if !more && next.is_none() {
             return Ok(());
+        }
+        if self.unread_variables.is_held_back() {
+            // It would come with an answer to belay's own statements, and make the plan wrong.
+            Box::pin(self.ask_variables()).await?;
+            return Box::pin(self.replay(needs_insert_id, clear_diagnostics, statement)).await;
         }
         let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let entries = entries_of(&plan, unread, set_option, clear_diagnostics).and_then(|mut entries| {

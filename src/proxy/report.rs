@@ -44,6 +44,12 @@ pub struct Report {
     pub changes: Vec<Change>,
     /// The GTID of what was committed with it, where the server reports it.
     pub gtid: Option<Bytes>,
+    /// An OK came: it brings what MySQL and OceanBase have to report.
+    pub spoke: bool,
+    /// An OK came with changes: it brings what MariaDB has to report.
+    pub spoke_of_changes: bool,
+    /// A character set of the connection was reported without its collation, which no later packet brought.
+    pub collation_open: bool,
     flags: Reported,
 }
 
@@ -104,9 +110,31 @@ impl Report {
     }
 
     fn state(&mut self, ok: &OkPacket<'_>) -> Result<(), DecodeError> {
+        self.spoke = true;
         if ok.session_state.is_empty() {
             return Ok(());
         }
+        self.spoke_of_changes = true;
+        let before = self.changes.len();
+        self.changes_of(ok)?;
+        self.collation_last(before);
+        Ok(())
+    }
+
+    /// The changes of one packet are one: servers name them in any order, and a character set puts the collation back.
+    fn collation_last(&mut self, from: usize) {
+        let packet = self.changes.get_mut(from..).unwrap_or_default();
+        let named =
+            |change: &Change, wanted: &[u8]| matches!(change, Change::Variable(name, _) if name.as_ref() == wanted);
+        if let Some(at) = packet.iter().position(|change| named(change, b"collation_connection")) {
+            packet.get_mut(at..).unwrap_or_default().rotate_left(1);
+            self.collation_open = false;
+        } else if packet.iter().any(|change| named(change, b"character_set_connection")) {
+            self.collation_open = true;
+        }
+    }
+
+    fn changes_of(&mut self, ok: &OkPacket<'_>) -> Result<(), DecodeError> {
         for change in SessionChanges::new(ok.session_state) {
             match change? {
                 SessionChange::SystemVariable { name, value } => {
@@ -134,6 +162,12 @@ impl Report {
             }
         }
         Ok(())
+    }
+
+    /// Whether the answer brought a value of the variable.
+    pub fn brings(&self, variable: &str) -> bool {
+        let named = |change: &Change| matches!(change, Change::Variable(name, _) if name.eq_ignore_ascii_case(variable.as_bytes()));
+        self.changes.iter().any(named)
     }
 
     /// The flags that pins are decided by.

@@ -44,6 +44,7 @@ use crate::session::state::{CharacterSets, ParseState, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::text_statement::TextStatements;
 use crate::session::transaction::Transaction;
+use crate::session::unread::{Assigned, UnreadVariables};
 use crate::session::user_variables::Named;
 use crate::sql::Flavor as LexFlavor;
 use crate::topology::{NodeId, Seen};
@@ -58,12 +59,34 @@ pub enum Flow {
     End,
 }
 
+/// The answer to one capture may leave something open that the next one asks for.
+const CAPTURES_MAX: usize = 2;
+
 /// The status flags that speak of the session, not of one statement.
 pub(super) const LASTING_STATUS: StatusFlags = StatusFlags::IN_TRANS
     .union(StatusFlags::AUTOCOMMIT)
     .union(StatusFlags::NO_BACKSLASH_ESCAPES)
     .union(StatusFlags::IN_TRANS_READONLY)
     .union(StatusFlags::ANSI_QUOTES);
+
+/// What is known of the request being served, and of no other: a new one begins with every command, so that nothing outlives its own.
+#[derive(Debug, Default)]
+pub(super) struct OfRequest {
+    /// What it assigns to session variables.
+    pub assigned: Option<Arc<Assigned>>,
+    /// The user variables that it names.
+    pub named: Option<Arc<Named>>,
+    /// Which of the names of statements prepared by text it needs on its server session.
+    pub text_need: TextNeed,
+    /// It prepares one that is followed.
+    pub follows_name: bool,
+    /// What the prepared statement that it is about is found by on the bound server session, with values in place of calls.
+    pub statement_key: Option<StatementKey>,
+    /// It is about a prepared statement and does not execute it: what the statement has on a server session is meant.
+    pub id_only: bool,
+    /// The bound server session's id of the prepared statement being executed.
+    pub server_statement: Option<u32>,
+}
 
 /// A client session.
 pub struct ClientSession {
@@ -108,12 +131,10 @@ pub struct ClientSession {
     pub(super) cut: Cut,
     /// What the lexer has to know of the servers.
     pub(super) lex_flavor: LexFlavor,
-    /// The collation that the statement being served names in SET NAMES … COLLATE.
-    pub(super) pending_collation: Option<Bytes>,
-    /// The statement being served sets a session variable that is not followed.
-    pub(super) sets_untracked: bool,
-    /// The user variables that the statement being served names.
-    pub(super) named: Option<Arc<Named>>,
+    /// What is known of the request being served.
+    pub(super) of_request: OfRequest,
+    /// What is not known of the variables of the bound server session.
+    pub(super) unread_variables: UnreadVariables,
     /// User variables that were written on the bound server session, and not read since.
     pub(super) unread: Vec<Arc<str>>,
     /// The GTID of the client's last transaction that has one (MariaDB).
@@ -122,18 +143,8 @@ pub struct ClientSession {
     pub(super) held: Option<Box<Held>>,
     /// Warnings of the last statement were not asked for in time, and are gone.
     pub(super) diagnostics_lost: bool,
-    /// What the prepared statement that the request is about is found by on the bound server session, with values in place of calls.
-    pub(super) statement_key: Option<StatementKey>,
-    /// The request is about a prepared statement and does not execute it: what the statement has on a server session is meant.
-    pub(super) id_only: bool,
-    /// The bound server session's id of the prepared statement being executed.
-    pub(super) server_statement: Option<u32>,
     /// Statements prepared by text, under the client's names.
     pub(super) text_statements: TextStatements,
-    /// Which of these names the statement being served needs on its server session.
-    pub(super) text_need: TextNeed,
-    /// The statement being served prepares one that is followed.
-    pub(super) follows_name: bool,
     /// Code that belay does not read may have changed names on the bound server session, which is pinned.
     pub(super) names_uncertain: bool,
     /// What the statement prepared last was understood by: most are understood by the same.
@@ -154,8 +165,10 @@ impl ClientSession {
     /// Serves the client until one of both ends it.
     pub async fn run(mut self) {
         loop {
-            if self.wants_capture() {
-                Box::pin(self.capture()).await;
+            for _ in 0..CAPTURES_MAX {
+                if self.wants_capture() {
+                    Box::pin(self.capture()).await;
+                }
             }
             self.settle();
             if self.draining && self.may_end_now() {

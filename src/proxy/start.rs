@@ -27,8 +27,7 @@ use crate::proxy::reader::Readers;
 use crate::proxy::registry::SessionHandle;
 use crate::proxy::relay::Cut;
 use crate::proxy::send::Sending;
-use crate::proxy::session::{ClientSession, Flow};
-use crate::proxy::text_statements::TextNeed;
+use crate::proxy::session::{ClientSession, Flow, OfRequest};
 use crate::session::baseline::Baseline;
 use crate::session::loss::Untold;
 use crate::session::next_transaction::Pending;
@@ -37,6 +36,7 @@ use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::text_statement::TextStatements;
 use crate::session::transaction::Transaction;
+use crate::session::unread::UnreadVariables;
 use crate::topology::{NodeId, NodeView};
 
 /// The outcome of a login or of COM_CHANGE_USER.
@@ -94,21 +94,15 @@ impl ClientSession {
             sending: Sending::Untouched,
             cut: Cut::default(),
             lex_flavor: lex,
-            pending_collation: None,
-            sets_untracked: false,
-            named: None,
+            of_request: OfRequest::default(),
+            unread_variables: UnreadVariables::default(),
             last_gtid: None,
             held: None,
             unread: Vec::new(),
             diagnostics_lost: false,
-            statement_key: None,
-            id_only: false,
-            server_statement: None,
             parsed: None,
             text_statements: TextStatements::default(),
-            text_need: TextNeed::Nothing,
             names_uncertain: false,
-            follows_name: false,
             seen: None,
             next_transaction: Pending::Nothing,
             writer_epoch: 0,

@@ -123,10 +123,9 @@ impl ClientSession {
     async fn execute_statement(&mut self, head: RequestHead, id: u32, execution: Execution) -> Served {
         let Some(statement) = self.statements.get(id) else { return Served::ClientGone };
         let facts = Arc::clone(statement.text.facts());
-        self.sets_untracked = statement.sets_untracked;
-        self.pending_collation = statement.collation.clone();
-        self.named = statement.named.clone();
-        self.text_need = need_of(&facts);
+        self.of_request.assigned = statement.assigned.clone();
+        self.of_request.named = statement.named.clone();
+        self.of_request.text_need = need_of(&facts);
         self.cx.measure.statement(facts.class);
         let request = Request {
             head,
@@ -142,7 +141,7 @@ impl ClientSession {
 
     /// After an execution, whatever became of it: its long data is used up, and an older cursor is closed.
     fn executed(&mut self, id: u32, served: &Served) {
-        let key = self.statement_key.take();
+        let key = self.of_request.statement_key.take();
         let Some(statement) = self.statements.get_mut(id) else { return };
         let unsent = statement.long_data.is_pending() && matches!(served, Served::Refused);
         let private = statement.private;
@@ -193,7 +192,7 @@ impl ClientSession {
         id: u32,
         execution: Execution,
     ) -> Result<(), BindEnd> {
-        let Some(server_id) = self.server_statement else { return Err(BindEnd::Lost(Stage::Replay)) };
+        let Some(server_id) = self.of_request.server_statement else { return Err(BindEnd::Lost(Stage::Replay)) };
         let end = request.head.header.frame_len().min(self.io.read_buf.len());
         let Some(statement) = self.statements.get(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
         let payload = self.io.read_buf.get(HEADER_BYTES..end).unwrap_or_default();
@@ -239,7 +238,7 @@ impl ClientSession {
 
     /// Whether the server knows the types of this execution; if they are sent with it, it will.
     fn told_types(&mut self, sends: bool, types: &Option<Bytes>) -> bool {
-        let (Some(lease), Some(key)) = (&mut self.lease, &self.statement_key) else { return false };
+        let (Some(lease), Some(key)) = (&mut self.lease, &self.of_request.statement_key) else { return false };
         let Some(on_server) = lease.prepared.get_mut(key) else { return false };
         let known = on_server.types == *types;
         if sends || !known {
@@ -273,9 +272,9 @@ impl ClientSession {
         loop {
             let key = self.key_here(id)?;
             let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
-            self.server_statement = lease.prepared.get_mut(&key).map(|known| known.id);
-            self.statement_key = Some(key.clone());
-            if self.server_statement.is_some() {
+            self.of_request.server_statement = lease.prepared.get_mut(&key).map(|known| known.id);
+            self.of_request.statement_key = Some(key.clone());
+            if self.of_request.server_statement.is_some() {
                 return Ok(None);
             }
             let Some(statement) = self.statements.get(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
@@ -298,7 +297,7 @@ impl ClientSession {
     fn key_here(&mut self, id: u32) -> Result<StatementKey, BindEnd> {
         let Some(statement) = self.statements.get(id) else { return Err(BindEnd::Lost(Stage::Replay)) };
         let sql = match &statement.on {
-            Some(on) if self.id_only => on.clone(),
+            Some(on) if self.of_request.id_only => on.clone(),
             _ => self.text_to_execute(&statement.text).map_err(BindEnd::Refused)?,
         };
         let private = statement.private.then_some((self.handle.id, id));
@@ -348,7 +347,7 @@ impl ClientSession {
                 "a prepared statement (it has other parameters on this node)",
             )));
         }
-        self.server_statement = Some(made.stmt_id);
+        self.of_request.server_statement = Some(made.stmt_id);
         if let Some(lease) = &mut self.lease {
             lease.state.was_lent(&missing.parsed);
         }
@@ -410,7 +409,7 @@ impl ClientSession {
     }
 
     async fn about_statement(&mut self, head: RequestHead, id: u32, shape: ReplyShape) -> Flow {
-        self.id_only = true;
+        self.of_request.id_only = true;
         let facts = Facts::nothing();
         let kind = Kind::Statement { id, execution: Execution::IdOnly };
         let request =

@@ -62,8 +62,8 @@ pub(super) fn need_of(facts: &Facts) -> TextNeed {
 impl ClientSession {
     /// Looks at a text before it is served: what it needs, and what it counts as. The facts of an EXECUTE become those of what it executes.
     pub(super) fn about_names(&mut self, sql: &Bytes, facts: &mut Facts) -> Result<Option<TextUse>, ErrorReply> {
-        self.text_need = need_of(facts);
-        if self.text_need == TextNeed::Nothing {
+        self.of_request.text_need = need_of(facts);
+        if self.of_request.text_need == TextNeed::Nothing {
             return Ok(None);
         }
         let alone = facts.statements == StatementCount::One;
@@ -84,8 +84,8 @@ impl ClientSession {
             Some(Said::Prepare { name, source }) => self.about_prepare(sql, name, source)?,
             Some(Said::Execute { name, using }) => match self.text_statements.get(&name).cloned() {
                 Some(statement) => {
-                    self.text_need = TextNeed::One(name);
-                    self.named = execution_names(&statement, &using);
+                    self.of_request.text_need = TextNeed::One(name);
+                    self.of_request.named = execution_names(&statement, &using);
                     *facts = statement.facts.clone();
                     // What runs again is looked at by its text, and that is elsewhere.
                     facts.side_effect_free_read = false;
@@ -93,14 +93,14 @@ impl ClientSession {
                 }
                 // Nobody here has made it, and another's is taken away: the server says that it does not know the name.
                 None if !self.pins.contains(PinReason::TextPrepare) => {
-                    self.text_need = TextNeed::One(name);
+                    self.of_request.text_need = TextNeed::One(name);
                     *facts = Facts { statements: StatementCount::One, verb: Verb::Execute, ..Facts::nothing() };
                     TextUse::Execute
                 }
                 None => TextUse::Unread,
             },
             Some(Said::Deallocate { name }) => {
-                self.text_need = TextNeed::One(Arc::clone(&name));
+                self.of_request.text_need = TextNeed::One(Arc::clone(&name));
                 TextUse::Deallocate(name)
             }
             None => TextUse::Unread,
@@ -142,8 +142,8 @@ impl ClientSession {
         if self.types_unknown(named.as_deref()) {
             return Ok(TextUse::Unfollowed(name));
         }
-        self.text_need = TextNeed::Nothing;
-        self.follows_name = true;
+        self.of_request.text_need = TextNeed::Nothing;
+        self.of_request.follows_name = true;
         let statement = TextStatement {
             prepare: sql.clone(),
             parsed: self.parse_state(named.as_deref()),
@@ -193,10 +193,10 @@ impl ClientSession {
     /// What has to be said so that the names are on the bound server session as they are here.
     pub(super) fn name_entries(&self) -> Result<Vec<Entry>, BindEnd> {
         let (mut entries, Some(lease)) = (Vec::new(), &self.lease) else { return Ok(Vec::new()) };
-        if self.text_need == TextNeed::Nothing || self.names_uncertain {
+        if self.of_request.text_need == TextNeed::Nothing || self.names_uncertain {
             return Ok(entries);
         }
-        let needed = |name: &Arc<str>| match &self.text_need {
+        let needed = |name: &Arc<str>| match &self.of_request.text_need {
             TextNeed::Nothing => false,
             TextNeed::One(one) => one == name,
             TextNeed::All => true,
@@ -252,7 +252,7 @@ impl ClientSession {
             }
             Some(error) => {
                 lease.text_statements.remove(name);
-                matches!(self.text_need, TextNeed::One(_)).then_some(error)
+                matches!(self.of_request.text_need, TextNeed::One(_)).then_some(error)
             }
         }
     }

@@ -86,7 +86,7 @@ pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
     }
     // Of several statements, those before the one that failed were done.
     let nothing_done = reported.error && facts.statements == StatementCount::One;
-    pins = pins.union(if nothing_done { foreseen(facts).minus(harmless_if_failed()) } else { foreseen(facts) });
+    pins = pins.union(if nothing_done { foreseen(facts).minus(harmless_if_failed(facts)) } else { foreseen(facts) });
     if !reported.error {
         end_locks(&mut pins, facts);
     }
@@ -109,8 +109,14 @@ pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
 }
 
 /// Single statements that certainly changed nothing when they failed.
-fn harmless_if_failed() -> Pins {
+fn harmless_if_failed(facts: &Facts) -> Pins {
     let mut pins = Pins::NONE;
+    if facts.verb == Verb::Set && facts.set.len() == 1 && facts.set_names.is_none() {
+        // Of a list, what stands before the item that failed may be set.
+        for reason in [PinReason::UnreportedVariable, PinReason::SessionTracking, PinReason::Profiling] {
+            pins.insert(reason);
+        }
+    }
     for reason in [
         PinReason::TemporaryTable,
         PinReason::LockTables,
@@ -190,6 +196,16 @@ mod tests {
         let asked = after(failed, &analyse(b"SHOW WARNINGS", &LexContext::default()), &Reported::default());
         assert_eq!(asked.to_string(), "diagnostics");
         assert_eq!(after(asked, &facts, &Reported::default()).to_string(), "");
+    }
+
+    #[test]
+    fn a_refused_assignment_pins_nothing_and_a_refused_list_does() {
+        let failed = |sql: &str| {
+            let facts = analyse(sql.as_bytes(), &LexContext::default());
+            after(Pins::NONE, &facts, &Reported { error: true, ..Reported::default() }).to_string()
+        };
+        assert_eq!(failed("SET timestamp = 'x'"), "diagnostics");
+        assert_eq!(failed("SET timestamp = 1, sql_mode = 'x'"), "unreported_variable, diagnostics");
     }
 
     #[test]

@@ -14,4 +14,5 @@ pub mod state;
 pub mod statement;
 pub mod text_statement;
 pub mod transaction;
+pub mod unread;
 pub mod user_variables;

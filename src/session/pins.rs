@@ -58,10 +58,12 @@ pub enum PinReason {
     UnreadRole,
     /// SET TRANSACTION ran, and whether what it set still waits for its transaction is not known.
     UncertainNextTransaction,
+    /// Session variables may have changed, and no server reported it. It ends when they are read.
+    UnreadVariables,
 }
 
 /// Every reason, in the order of its bit.
-pub const REASONS: [PinReason; 26] = [
+pub const REASONS: [PinReason; 27] = [
     PinReason::LoginNotRecorded,
     PinReason::UserVariables,
     PinReason::TemporaryTable,
@@ -88,6 +90,7 @@ pub const REASONS: [PinReason; 26] = [
     PinReason::UnreadUserVariables,
     PinReason::UnreadRole,
     PinReason::UncertainNextTransaction,
+    PinReason::UnreadVariables,
 ];
 
 impl PinReason {
@@ -120,6 +123,7 @@ impl PinReason {
             PinReason::UnreadUserVariables => "unread_user_variables",
             PinReason::UnreadRole => "unread_role",
             PinReason::UncertainNextTransaction => "uncertain_next_transaction",
+            PinReason::UnreadVariables => "unread_variables",
         }
     }
 
@@ -204,6 +208,7 @@ impl Pins {
         let mut pins = self;
         pins.remove(PinReason::UnreadUserVariables);
         pins.remove(PinReason::UnreadRole);
+        pins.remove(PinReason::UnreadVariables);
         pins
     }
 

@@ -32,10 +32,8 @@ pub struct ClientStatement {
     pub long_data: LongData,
     /// The text under which the bound server session has it, while it has its cursor or its long data.
     pub on: Option<Bytes>,
-    /// It sets a session variable that is not followed.
-    pub sets_untracked: bool,
-    /// The collation that it names in SET NAMES … COLLATE.
-    pub collation: Option<Bytes>,
+    /// What it assigns to session variables.
+    pub assigned: Option<Arc<super::unread::Assigned>>,
     /// The user variables that it names.
     pub named: Option<Arc<super::user_variables::Named>>,
 }
@@ -245,8 +243,7 @@ mod tests {
             cursor: false,
             long_data: LongData::default(),
             on: None,
-            sets_untracked: false,
-            collation: None,
+            assigned: None,
             named: None,
         }
     }

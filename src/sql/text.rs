@@ -31,6 +31,11 @@ impl Text {
         &self.facts
     }
 
+    /// Takes back that the lexer vouches: whether it was read as the server reads it is not known.
+    pub fn make_uncertain(&mut self) {
+        Arc::make_mut(&mut self.facts).make_uncertain();
+    }
+
     /// The text with values in place of the volatile calls that `answer` has one for; `None` where there are none.
     pub fn answered(&self, answer: impl FnMut(VolatileKind) -> Option<Vec<u8>>) -> Option<Bytes> {
         super::rewrite::answer_volatile(&self.sql, &self.facts, &self.cx, answer).map(Bytes::from)

@@ -57,6 +57,7 @@ const NOT_REPLAYED: &[(&str, NotReplayed, &str)] = &[
     ("sql_log_bin", Pins, "changes the binary log"),
     ("sql_slave_skip_counter", Pins, "belongs to a replication channel of one node"),
     ("statement_id", Refused, "an answer of the last statement"),
+    ("system_versioning_asof", Pins, "its text is read in the session's time zone, and its default can't be said"),
     ("timestamp", Volatile, "stops the clock of one server session"),
     ("transaction_allow_batching", Pins, "NDB's own"),
     ("warning_count", Refused, "an answer of the last statement"),
@@ -79,7 +80,6 @@ pub const EMPTY_VALUE_REFUSED: &[&str] = &[
     "external_table_storage_engine",
     "innodb_ft_user_stopword_table",
     "innodb_tmpdir",
-    "system_versioning_asof",
 ];
 
 /// Session variables whose global values a node sets by itself: Galera spreads auto-increment values over the present members
@@ -244,7 +244,7 @@ const SETTABLE_ANYWHERE: &[&str] = &[
     "sort_buffer_size", "sql_auto_is_null", "sql_big_selects", "sql_buffer_result",
     "sql_generate_invisible_primary_key", "sql_if_exists", "sql_log_off", "sql_mode", "sql_notes",
     "sql_quote_show_create", "sql_require_primary_key", "sql_safe_updates", "sql_select_limit", "sql_warnings",
-    "standard_compliant_cte", "storage_engine", "system_versioning_alter_history", "system_versioning_asof",
+    "standard_compliant_cte", "storage_engine", "system_versioning_alter_history",
     "system_versioning_insert_history", "tcp_nodelay", "terminology_use_previous", "thread_pool_priority",
     "time_zone", "tmp_disk_table_size", "tmp_memory_table_size", "tmp_table_size", "transaction_alloc_block_size",
     "transaction_isolation", "transaction_prealloc_size", "transaction_read_only", "tx_isolation", "tx_read_only",
