@@ -206,7 +206,7 @@ fn note(
             }
         }
         FrameKind::ResultEnd => {
-            answer.status = if server.contains(Capabilities::DEPRECATE_EOF) {
+            answer.status = if server.contains(Capabilities::DEPRECATE_EOF) && !EofPacket::is_old_end(payload) {
                 OkPacket::decode(payload, server)?.status
             } else {
                 EofPacket::decode(payload)?.status

@@ -289,9 +289,17 @@ pub fn kill_failed(why: &str) -> ErrorReply {
     reply(1105, format!("belay: the KILL could not be carried out: {why}"))
 }
 
+/// Servers end what KILL QUERY hits with this.
+pub const INTERRUPTED: u16 = 1317;
+
+/// KILL QUERY hit what belay does before the statement, which was not sent.
+pub fn interrupted_before() -> ErrorReply {
+    reply(INTERRUPTED, "Query execution was interrupted".into())
+}
+
 /// The session itself was killed.
 pub fn killed() -> ErrorReply {
-    reply(1317, "Query execution was interrupted: this session was killed".into())
+    reply(INTERRUPTED, "Query execution was interrupted: this session was killed".into())
 }
 
 /// The account is unknown or its secret is refused by the nodes.

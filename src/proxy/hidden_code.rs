@@ -11,6 +11,7 @@ use crate::failover::hidden::Hidden;
 use crate::pool::flight::{self, Answer, Ask};
 use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
+use crate::proxy::bind::while_client_stays;
 use crate::proxy::context::Context;
 use crate::proxy::execute::{Kind, Request};
 use crate::proxy::session::ClientSession;
@@ -140,7 +141,10 @@ impl ClientSession {
         statement: Option<u32>,
         since: Option<Instant>,
     ) -> Result<bool, String> {
-        let hidden = self.cx.hidden_code.look(&self.cx, node, since).await?;
+        let look = Box::pin(self.cx.hidden_code.look(&self.cx, node, since));
+        // Who is gone, or killed, is found to be so at the next step.
+        let looked = while_client_stays(&self.io.stream, &self.handle, look).await;
+        let hidden = looked.unwrap_or_else(|| Err("the client did not stay".to_owned()))?;
         Ok(match statement {
             None => {
                 let end = FrameHeader::parse(&self.io.read_buf).map_or(0, FrameHeader::frame_len);

@@ -9,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::Stage;
 use crate::failover;
-use crate::pool::flight::{self, Answer, Ask};
+use crate::pool::flight::{Answer, Ask};
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::protocol::mysql::packet::session_state::{SessionChange, SessionChanges};
+use crate::proxy::aloft;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
@@ -148,11 +149,11 @@ impl ClientSession {
         lease.prepared.write_closes(&mut closes);
         lease.last_use = None;
         let (asks, purposes): (Vec<Ask>, Vec<Purpose>) = entries.into_iter().map(|e| (e.ask, e.purpose)).unzip();
-        let answers = match flight::fly(&mut lease.conn, &closes, &asks).await {
+        let answers = match aloft::fly(&self.io.stream, &self.handle, lease, &closes, &asks).await {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::debug!(session = self.handle.id, %error, "a replay did not come back");
-                return Err(BindEnd::Lost(Stage::Replay));
+                return Err(error.before_statement(BindEnd::Lost(Stage::Replay)));
             }
         };
         let (mut refusal, mut flown) = (None, Flown::default());
@@ -229,6 +230,9 @@ impl ClientSession {
         let name = self.cx.node_name(lease.node);
         self.server_session_gone(&lease);
         self.unbound_from(&lease);
+        if aloft::is_interruption(error) {
+            return error.clone();
+        }
         errors::replay_refused(&name, part, error)
     }
 

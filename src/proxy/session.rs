@@ -149,8 +149,8 @@ impl ClientSession {
     /// Serves the client until one of both ends it.
     pub async fn run(mut self) {
         loop {
-            if self.wants_capture() {
-                Box::pin(self.capture()).await;
+            if self.wants_capture() && Box::pin(self.capture()).await == Flow::End {
+                break;
             }
             self.settle();
             if self.draining && self.may_end_now() {
@@ -202,7 +202,9 @@ impl ClientSession {
         }
         if signals & signal::PIN_EXPIRED != 0 {
             self.expire_momentary_pins();
-            Box::pin(self.put_aside_next_transaction()).await;
+            if Box::pin(self.put_aside_next_transaction()).await == Flow::End {
+                return Flow::End;
+            }
         }
         if signals & signal::NODE_LOST != 0
             && self.lease.as_ref().is_some_and(|lease| self.cx.cluster.load().is_down(lease.node))

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::auth::accounts::AccountId;
 use crate::auth::host::ClientHost;
-use crate::pool::flight::{self, Ask};
+use crate::pool::flight::Ask;
 use crate::pool::lease::{Lease, Place};
 use crate::pool::server_conn::ServerConn;
 use crate::pool::session::BEHAVIOUR;
@@ -18,8 +18,9 @@ use crate::protocol::mysql::charset;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::packet::err::encode_err;
 use crate::protocol::mysql::packet::ok::OkPacket;
+use crate::proxy::aloft::{self, NotLanded};
 use crate::proxy::apply::lex_flavor;
-use crate::proxy::bind::BindEnd;
+use crate::proxy::bind::{BindEnd, while_client_stays};
 use crate::proxy::client_login::{ChangedUser, LoggedIn};
 use crate::proxy::context::Context;
 use crate::proxy::errors;
@@ -139,7 +140,7 @@ impl ClientSession {
         };
         let fresh = match fresh {
             Ok(fresh) => fresh,
-            Err(BindEnd::ClientGone) => return Err(LoginOver),
+            Err(BindEnd::ClientGone) => return self.login_left(),
             Err(BindEnd::Refused(error)) => return self.login_error(&error).await,
             Err(BindEnd::Lost(_)) => {
                 return self.login_error(&errors::no_node("server sessions were lost during the login")).await;
@@ -162,7 +163,7 @@ impl ClientSession {
         {
             return match error {
                 BindEnd::Refused(error) => self.login_error(&error).await,
-                BindEnd::ClientGone => Err(LoginOver),
+                BindEnd::ClientGone => self.login_left(),
                 BindEnd::Lost(_) => {
                     self.login_error(&errors::no_node("the server session was lost during the login")).await
                 }
@@ -191,11 +192,10 @@ impl ClientSession {
             return Err(BindEnd::Refused(errors::no_node("no node")));
         };
         let behaviour = self.capabilities & BEHAVIOUR;
-        let session = self
-            .cx
-            .pool
-            .prepare(view, &self.account, conn, behaviour)
+        let prepared = Box::pin(self.cx.pool.prepare(view, &self.account, conn, behaviour));
+        let session = while_client_stays(&self.io.stream, &self.handle, prepared)
             .await
+            .ok_or(BindEnd::ClientGone)?
             .map_err(|e| BindEnd::Refused(errors::no_node(&e.to_string())))?;
         let fresh = Fresh {
             globals_fingerprint: view.globals_fingerprint,
@@ -226,9 +226,16 @@ impl ClientSession {
                 self.bound(lease);
                 return Ok(fresh);
             }
-            if let Some(fresh) = self.ask_globals(&mut lease, view).await {
-                self.bound(lease);
-                return Ok(fresh);
+            match self.ask_globals(&mut lease, view).await {
+                Ok(Some(fresh)) => {
+                    self.bound(lease);
+                    return Ok(fresh);
+                }
+                Ok(None) | Err(NotLanded::Lost(_)) => {}
+                Err(why) => {
+                    self.abandon(lease, &why);
+                    return Err(why.before_statement(BindEnd::Lost(crate::error::Stage::Acquire)));
+                }
             }
             if Instant::now() > hold_until {
                 return Err(BindEnd::Refused(errors::no_node("server sessions were lost during the login")));
@@ -237,13 +244,13 @@ impl ClientSession {
     }
 
     /// A fresh session has the global values, but for the character sets that the login chooses.
-    async fn ask_globals(&self, lease: &mut Lease, view: &NodeView) -> Option<Fresh> {
+    async fn ask_globals(&self, lease: &mut Lease, view: &NodeView) -> Result<Option<Fresh>, NotLanded> {
         lease.last_use = None;
         let asks = [Ask::Query(Bytes::from_static(b"SHOW GLOBAL VARIABLES"))];
-        let answers = flight::fly(&mut lease.conn, b"", &asks).await.ok()?;
-        let answer = answers.first().filter(|a| a.error.is_none())?;
+        let answers = aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await?;
+        let Some(answer) = answers.first().filter(|a| a.error.is_none()) else { return Ok(None) };
         let (globals, charsets) = setup::read_variables(answer, view);
-        Some(self.cx.pool.set_fresh(view, &self.account, self.capabilities, &globals, charsets))
+        Ok(Some(self.cx.pool.set_fresh(view, &self.account, self.capabilities, &globals, charsets)))
     }
 
     /// A server session in whatever state.
@@ -259,9 +266,15 @@ impl ClientSession {
         }
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(crate::error::Stage::Acquire)) };
         lease.last_use = None;
-        let Ok(answers) = flight::fly(&mut lease.conn, b"", &[Ask::InitDb(schema.clone())]).await else {
-            self.lose_bound();
-            return Err(BindEnd::Lost(crate::error::Stage::Acquire));
+        let asks = [Ask::InitDb(schema.clone())];
+        let answers = match aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await {
+            Ok(answers) => answers,
+            Err(why) => {
+                if !matches!(why, NotLanded::ClientGone) {
+                    self.lose_bound();
+                }
+                return Err(why.before_statement(BindEnd::Lost(crate::error::Stage::Acquire)));
+            }
         };
         if let Some(error) = answers.into_iter().find_map(|a| a.error) {
             return Err(BindEnd::Refused(error));
@@ -269,6 +282,12 @@ impl ClientSession {
         lease.state.set_schema(Some(schema));
         self.state.set_schema(Some(schema));
         Ok(())
+    }
+
+    /// The client is gone; what runs for it is killed.
+    fn login_left(&mut self) -> Result<(), LoginOver> {
+        self.end_now();
+        Err(LoginOver)
     }
 
     async fn login_error(&mut self, error: &ErrorReply) -> Result<(), LoginOver> {

@@ -442,7 +442,10 @@ impl ClientSession {
         let Some((id, statement)) = self.statements.get_mut(asked) else { return self.skip_request(head).await };
         statement.private = true;
         if self.lease.as_ref().is_some_and(|l| l.reads_only) {
-            Box::pin(self.leave_reader_for_long_data()).await;
+            // The one end of it is that of the client.
+            if Box::pin(self.leave_reader_for_long_data()).await.is_err() {
+                return Flow::End;
+            }
         }
         let facts = Facts::nothing();
         let kind = Kind::Statement { id, execution: Execution::IdOnly };

@@ -29,6 +29,7 @@ use belay::proxy::measure::{self, Measure};
 use belay::proxy::registry::Registry;
 use belay::proxy::session::ClientSession;
 use belay::topology::{ClusterSnapshot, NodeFacts, NodeId, NodeReport, NodeState};
+use bytes::Bytes;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
@@ -115,6 +116,17 @@ impl World {
 
     /// A client that has logged in, with these capabilities and those that all have.
     pub async fn client_with(&self, capabilities: Capabilities) -> Client {
+        let mut client = self.arrive(capabilities, None);
+        assert_eq!(client.reply().await, Reply::Ok);
+        client
+    }
+
+    /// A client that logs in with this schema, and waits for the OK.
+    pub fn client_of(&self, schema: &'static str) -> Client {
+        self.arrive(Capabilities::DEPRECATE_EOF, Some(Bytes::from_static(schema.as_bytes())))
+    }
+
+    fn arrive(&self, capabilities: Capabilities, schema: Option<Bytes>) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let registration = self.cx.registry.register("test".into());
         let mut io = PacketIo::new(Stream::Plain(Plain::Unix(ours)));
@@ -123,7 +135,7 @@ impl World {
             io,
             user: "app".into(),
             account: account(),
-            schema: None,
+            schema,
             capabilities: Capabilities::PROTOCOL_41
                 | Capabilities::TRANSACTIONS
                 | Capabilities::SESSION_TRACK
@@ -141,9 +153,7 @@ impl World {
             }
             drop(registration);
         });
-        let mut client = Client::new(theirs);
-        assert_eq!(client.reply().await, Reply::Ok);
-        client
+        Client::new(theirs)
     }
 
     /// Counted, free and waiting server sessions.
