@@ -247,6 +247,7 @@ mod tests {
         let conn = ServerConn {
             io: PacketIo::new(Stream::Plain(Plain::Unix(ours))),
             thread_id: 1,
+            greeted_collation: 45,
             capabilities: Capabilities::PROTOCOL_41 | Capabilities::DEPRECATE_EOF,
             server_version: "10.11.19-MariaDB".into(),
             flavor: Flavor::MariaDb,

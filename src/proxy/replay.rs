@@ -80,6 +80,7 @@ impl ClientSession {
     ) -> Result<(), BindEnd> {
         let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
         let plan = self.plan(wanted_id)?;
+        self.check_charsets(&plan)?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let unread = lease.unread_insert_id.filter(|other| *other != self.handle.id);
         let multi = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
@@ -92,6 +93,9 @@ impl ClientSession {
             Some(id) => self.find_prepared(id)?,
             None => None,
         };
+        if let Some(missing) = &missing {
+            self.check_parsed(missing)?;
+        }
         let names = self.name_entries()?;
         let more = !(equal && missing.is_none() && names.is_empty());
         // Last of all: what belay itself says must not use it up.
@@ -140,6 +144,36 @@ impl ClientSession {
         })?;
         plan.last_insert_id = wanted_id.filter(|id| lease.last_insert_id != Some(*id));
         Ok(plan)
+    }
+
+    /// Nothing is said to a node that does not have what it is to be said: a refusal would cost the server session, and so would the next one. The client
+    /// is told once, and has the nearest that the node has from now on.
+    fn check_charsets(&mut self, plan: &ReplayPlan) -> Result<(), BindEnd> {
+        let (Some(sets), Some(lease)) = (&plan.charsets, &self.lease) else { return Ok(()) };
+        let snapshot = self.cx.cluster.load();
+        let Some(view) = snapshot.node(lease.node) else { return Ok(()) };
+        let Some(missing) = view.charsets.collations.lack_of(sets) else { return Ok(()) };
+        let error = errors::collation_missing(&view.name, &String::from_utf8_lossy(missing));
+        self.state.set_charsets(view.charsets.nearest(sets));
+        Err(BindEnd::Refused(error))
+    }
+
+    /// The same for the character sets that a statement was prepared under, which are its meaning: there is no nearest.
+    fn check_parsed(&self, missing: &Missing) -> Result<(), BindEnd> {
+        let Some(lease) =
+            self.lease.as_ref().filter(|_| missing.parsed.fingerprint() != self.state.parse_fingerprint())
+        else {
+            return Ok(());
+        };
+        let snapshot = self.cx.cluster.load();
+        let then = self.state.as_parsed(&missing.parsed);
+        match snapshot.node(lease.node).and_then(|view| view.charsets.collations.lack_of(then.charsets())) {
+            None => Ok(()),
+            Some(lack) => {
+                let name = self.cx.node_name(lease.node);
+                Err(BindEnd::Refused(errors::prepared_elsewhere(&name, &String::from_utf8_lossy(lack))))
+            }
+        }
     }
 
     /// Sends the entries in one write and takes every answer for what it means; that of a PREPARE is handed on.

@@ -14,8 +14,6 @@ use crate::pool::session::BEHAVIOUR;
 use crate::pool::{Fresh, Opening, setup};
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::StatusFlags;
-use crate::protocol::mysql::charset;
-use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::packet::err::encode_err;
 use crate::protocol::mysql::packet::ok::OkPacket;
 use crate::proxy::aloft::{self, NotLanded};
@@ -37,6 +35,7 @@ use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::text_statement::TextStatements;
 use crate::session::transaction::Transaction;
+use crate::topology::collations::AtLogin;
 use crate::topology::{NodeId, NodeView};
 
 /// The outcome of a login or of COM_CHANGE_USER.
@@ -146,17 +145,10 @@ impl ClientSession {
                 return self.login_error(&errors::no_node("server sessions were lost during the login")).await;
             }
         };
-        let snapshot_is_mariadb = self.cx.cluster.load().flavor == Flavor::MariaDb;
-        let charsets = match charset::collation(entered.collation, snapshot_is_mariadb) {
-            Some(known) => CharacterSets {
-                client: Bytes::from_static(known.charset.as_bytes()),
-                connection: Bytes::from_static(known.charset.as_bytes()),
-                results: Bytes::from_static(known.charset.as_bytes()),
-                collation: Some(Bytes::copy_from_slice(known.name.as_bytes())),
-            },
-            None => fresh.charsets.clone(),
+        let charsets = match self.charsets_at_login(entered.collation) {
+            Ok(charsets) => charsets.unwrap_or(fresh.charsets),
+            Err(error) => return self.login_error(&error).await,
         };
-        self.login_charsets = charsets.clone();
         self.state = SessionState::new(fresh.baseline, charsets, None);
         if let Some(schema) = &entered.schema
             && let Err(error) = self.enter_schema(schema, hold_until).await
@@ -175,6 +167,28 @@ impl ClientSession {
         self.set_idle_limit();
         self.refresh_notes();
         Ok(())
+    }
+
+    /// The character sets of a login with this collation, by the node that it is on; `None` where those of no collation are not known.
+    fn charsets_at_login(&mut self, collation: u16) -> Result<Option<CharacterSets>, ErrorReply> {
+        let snapshot = self.cx.cluster.load();
+        let bound = self.lease.as_ref().and_then(|lease| snapshot.node(lease.node));
+        let Some(view) = bound.or(snapshot.default_node()) else { return Ok(None) };
+        match view.charsets.at_login(collation, view.flavor) {
+            AtLogin::Given(sets) => {
+                self.login_charsets = sets.clone();
+                Ok(Some(sets))
+            }
+            AtLogin::Global(sets) => {
+                // MariaDB's COM_RESET_CONNECTION goes back to the collation that was named last, or to the server's own (observed).
+                if self.login_charsets.client.is_empty() {
+                    self.login_charsets = view.charsets.own_default(view.flavor).or(sets.clone()).unwrap_or_default();
+                }
+                Ok(sets)
+            }
+            // The login was seen to be possible on the node that served then.
+            AtLogin::Refused(charset) => Err(errors::wrong_value("character_set_client", &charset)),
+        }
     }
 
     /// wait_timeout of the session, or the configured limit if that is shorter. (An interactive login starts with interactive_timeout in it.)
