@@ -35,7 +35,14 @@ fn login(address: &str, other: &mut Wire, id: u16) -> Result<String> {
     let again = told(wire.text(SETS))?;
     wire.command(0x1f, &[])?;
     let reset = told(wire.text(SETS))?;
-    if first == again { Ok(format!("{first}; after a reset {reset}")) } else { Ok(format!("{first}, then {again}")) }
+    if first != again {
+        return Ok(format!("{first}, then {again}"));
+    }
+    if wire.version.contains("MariaDB") && first.ends_with(" utf8mb4_general_ci") {
+        // After a login with an id that it doesn't know, MariaDB goes back to what another connection of the same thread had named.
+        return Ok(first);
+    }
+    Ok(format!("{first}; after a reset {reset}"))
 }
 
 /// The same with COM_CHANGE_USER, of one client where servers let it go on.
@@ -57,6 +64,20 @@ fn change(address: &str, wire: &mut Option<Wire>, other: &mut Wire, id: u16) -> 
     if first == again { Ok(first) } else { Ok(format!("{first}, then {again}")) }
 }
 
+/// Ids that servers refuse, but for one in forty: MariaDB keeps everybody waiting for a second whose COM_CHANGE_USER it refuses.
+fn left_out(server: &str) -> Result<Vec<u16>> {
+    let mut admin = Wire::login(server, &Login::new(ADMIN, ADMIN))?;
+    if !admin.version.contains("MariaDB") {
+        return Ok(Vec::new());
+    }
+    let refused = admin.query(
+        "SELECT ID FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY WHERE ID IS NOT NULL AND \
+         CHARACTER_SET_NAME IN ('ucs2', 'utf16', 'utf16le', 'utf32') ORDER BY ID",
+    )?;
+    let ids = refused.rows().texts().into_iter().flatten().flat_map(|id| id.parse());
+    Ok(ids.enumerate().filter(|(n, _)| n % 40 != 0).map(|(_, id)| id).collect())
+}
+
 /// Compares both for all of these ids.
 fn sweep(server: &str, through: &str, logins: RangeInclusive<u16>, changes: &[RangeInclusive<u16>]) -> Result<()> {
     // The other client of the one server connection has character sets of its own.
@@ -72,7 +93,8 @@ fn sweep(server: &str, through: &str, logins: RangeInclusive<u16>, changes: &[Ra
         }
     }
     let (mut there, mut here) = (None, None);
-    for id in changes.iter().cloned().flatten() {
+    let left_out = left_out(server)?;
+    for id in changes.iter().cloned().flatten().filter(|id| !left_out.contains(id)) {
         let expected = change(server, &mut there, &mut quiet, id)?;
         let found = change(through, &mut here, &mut disturb, id).map_err(|e| format!("change {id}: {e}"))?;
         if expected != found {
@@ -107,7 +129,7 @@ fn every_collation_of_a_login_on_mariadb() -> Result<()> {
     let (mut belay, through, _dir) = belay(server.address())?;
     // Behind 1,023 the ids of MariaDB's own kinds: without padding, and UCA 14.0.0.
     let more = [0..=1300, 2040..=2100, 2300..=2400];
-    sweep(&server.address(), &through, 0..=255, &more)?;
+    sweep(&format!("unix:{}", server.socket().display()), &through, 0..=255, &more)?;
     if !direct() {
         let dials = dials(&belay)?;
         assert!(dials < 6.0, "{dials} server connections were opened");

@@ -248,7 +248,7 @@ async fn read_variables<L: Link>(
     let mut charsets = match charsets.filter(|c| !c.collations.is_empty()) {
         Some(charsets) => (*charsets).clone(),
         None => NodeCharsets {
-            collations: read_collations(link).await?,
+            collations: read_collations(link, facts.flavor).await?,
             greeting: Some(link.greeted_collation()),
             ..NodeCharsets::default()
         },
@@ -278,9 +278,10 @@ async fn read_variables<L: Link>(
 }
 
 /// Which collations the node has.
-async fn read_collations<L: Link>(link: &mut L) -> Result<Collations, LinkBroken> {
+async fn read_collations<L: Link>(link: &mut L, flavor: Flavor) -> Result<Collations, LinkBroken> {
     let mut collations = Collations::default();
-    for sql in [FULL_COLLATIONS_SQL, COLLATIONS_SQL] {
+    let full = (flavor == Flavor::MariaDb).then_some(FULL_COLLATIONS_SQL);
+    for sql in full.into_iter().chain([COLLATIONS_SQL]) {
         if let Some(LinkAnswer::Rows(rows)) = first(link.ask(&[sql]).await?) {
             collations = Collations::from_listing(rows.iter().map(|r| (text(r, 0), text(r, 1), text(r, 2))));
         }

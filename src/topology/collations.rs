@@ -24,6 +24,9 @@ pub const COLLATIONS_SQL: &str =
 /// MariaDB's character set for names of files, and its one collation.
 const FILENAME: (u16, &str) = (17, "filename");
 
+/// All that OceanBase seekdb has: utf8mb4 and binary.
+const OCEANBASE: [u16; 3] = [45, 46, 63];
+
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Collation {
@@ -109,6 +112,7 @@ impl NodeCharsets {
         let found = if self.collations.is_empty() {
             // Nobody has asked the node yet: what servers of its family are known to have.
             let known = charset::collation(id, flavor == Flavor::MariaDb);
+            let known = known.filter(|_| flavor != Flavor::OceanBase || OCEANBASE.contains(&id));
             known.map(|c| (Arc::from(c.charset), Bytes::copy_from_slice(c.name.as_bytes())))
         } else {
             let listed = self.collations.find(id);
@@ -181,6 +185,7 @@ mod tests {
         let node = NodeCharsets::default();
         assert_eq!(node.at_login(8, Flavor::MySql), AtLogin::Given(all_of("latin1", "latin1_swedish_ci".into())));
         assert_eq!(node.at_login(0, Flavor::MySql), AtLogin::Global(None));
+        assert_eq!(node.at_login(8, Flavor::OceanBase), AtLogin::Global(None));
         assert_eq!(node.own_default(Flavor::MySql), None);
         assert_eq!(node.collations.lack_of(&all_of("klingon", "klingon_ci".into())), None);
     }
