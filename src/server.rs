@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -141,6 +141,7 @@ async fn run(config: Arc<Config>, rules: Arc<RuleSet>) -> Result<(), ServeError>
         config: config.clone(),
     });
     let gate = Arc::new(Gate::default());
+    answer_hangups()?;
     let (drain, draining) = watch::channel(false);
     let admin = tokio::spawn(admin::serve(admin_listener, Arc::new(admin_context(&cx))));
     // The greeting shows the cluster's version: give the nodes a moment to tell it.
@@ -241,10 +242,26 @@ fn admin_context(cx: &Arc<Context>) -> AdminContext {
     }
 }
 
+fn on(kind: SignalKind) -> Result<Signal, ServeError> {
+    signal(kind).map_err(|e| ServeError::System(format!("signals can't be handled: {e}")))
+}
+
+/// SIGHUP asks for a reload, which there is not. Unhandled it would end the process, and every transaction with it.
+fn answer_hangups() -> Result<(), ServeError> {
+    let mut hangup = on(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::warn!(
+                "SIGHUP: the configuration is not reloaded; for a new one, check it with 'belay check --config FILE', end this process with SIGTERM, \
+                 which lets open transactions finish, and start belay again"
+            );
+        }
+    });
+    Ok(())
+}
+
 async fn wait_for_end() -> Result<(), ServeError> {
-    let fault = |e: io::Error| ServeError::System(format!("signals can't be handled: {e}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(fault)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(fault)?;
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

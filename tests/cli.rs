@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A directory of this test's own, gone with it.
@@ -153,4 +153,29 @@ fn wrong_usage_is_64_and_help_is_0() {
     for args in [&["--help"][..], &["--version"], &["init", "--help"], &["help", "serve"]] {
         assert_eq!(dir.belay(args).status.code(), Some(0), "{args:?}");
     }
+}
+
+#[test]
+fn a_hangup_is_told_and_ends_nothing() {
+    use std::io::BufRead;
+    let dir = Dir::new();
+    assert_eq!(dir.init(LISTEN).status.code(), Some(0));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_belay"));
+    let serving = command.args(["serve", "--config", "belay.toml"]).current_dir(&dir.0);
+    let mut belay = serving.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let id = belay.id().to_string();
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap();
+        assert!(sent.success());
+    };
+    let mut lines = std::io::BufReader::new(belay.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("belay serves")));
+    for _ in 0..2 {
+        signal("HUP");
+        let told = lines.find(|line| line.contains("SIGHUP")).unwrap();
+        assert!(told.contains("not reloaded") && told.contains("SIGTERM"), "{told}");
+    }
+    signal("TERM");
+    assert!(lines.any(|line| line.contains("draining")));
+    assert_eq!(belay.wait().unwrap().code(), Some(0));
 }

@@ -2,6 +2,8 @@
 //! What the node says was recorded from real servers, or is a plain OK.
 #![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
 
+#[path = "scenarios/aloft.rs"]
+mod aloft;
 #[path = "scenarios/client.rs"]
 mod client;
 #[path = "scenarios/limits.rs"]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use belay_integration::belay::{Belay, Options};
+use belay_integration::belay::{Belay, Options, direct};
 use belay_integration::paths::Scratch;
 use belay_integration::process::wait_for;
-use belay_integration::servers::{APP, APP2, admin_connection};
-use belay_integration::wire::{Login, Wire, WireError, WireResult, caps};
+use belay_integration::servers::{ADMIN, APP, APP2, admin_connection};
+use belay_integration::wire::{Login, Statement, Wire, WireError, WireResult, caps};
 use belay_integration::{Result, shared};
 
 #[test]
@@ -360,4 +360,94 @@ fn every_way_to_say_kill_on_mysql() -> Result<()> {
     assert_eq!(scene.killer.prepare("KILL ?").unwrap_err().code(), 6413);
     scene.of_oneself(1317)?;
     scene.end()
+}
+
+/// What belay does before a client's statement waits for a lock: here it prepares the statement again, on another server connection.
+fn kill_reaches_what_belay_does(server: &str, node: String) -> Result<()> {
+    const SOON: Duration = Duration::from_secs(1);
+    let dir = Scratch::new("socket")?;
+    let path = dir.path().join("belay.sock").display().to_string();
+    let mut belay =
+        Options::new([node]).server_connections_max(2).set("listen", "unix_sockets", format!("[{path:?}]")).start()?;
+    let through = format!("unix:{path}");
+    let client = || Wire::login(&through, &Login::new(APP, APP));
+    let mut admin = Wire::login(server, &Login::new(ADMIN, ADMIN))?;
+    admin.query("CREATE TABLE test.locked (a INT)")?;
+    let mut prepared = Vec::new();
+    for _ in 0..3 {
+        let mut wire = client()?;
+        let statement = wire.prepare("SELECT a FROM test.locked")?;
+        prepared.push((wire, statement));
+    }
+    // The one server connection so far, on which it is prepared, is this client's now.
+    let mut holder = client()?;
+    holder.query("SELECT GET_LOCK('kill', 0)")?;
+    // PREPARE waits for nothing but who takes a table away.
+    let mut reader = Wire::login(server, &Login::new(ADMIN, ADMIN))?;
+    reader.query("BEGIN")?;
+    reader.query("SELECT * FROM test.locked")?;
+    let mut taker = Wire::login(server, &Login::new(ADMIN, ADMIN))?;
+    taker.send_command(3, b"DROP TABLE test.locked")?;
+    let mut killer = client()?;
+    let waiting = |admin: &mut Wire, n: &str| {
+        wait_for("the number of those who wait", Duration::from_secs(10), || {
+            let sql = "SELECT CONCAT(COUNT(*), ' ', IFNULL(SUM(COMMAND = 'Prepare'), 0)) FROM information_schema.PROCESSLIST \
+                WHERE STATE LIKE '%metadata lock%'";
+            admin.text(sql).ok().filter(|found| found == n).map(|_| ())
+        })
+    };
+    let execute = |wire: &mut Wire, statement: Statement| {
+        let mut body = statement.id.to_le_bytes().to_vec();
+        body.extend_from_slice(&[0, 1, 0, 0, 0]);
+        wire.send_command(0x17, &body)
+    };
+    let (mut first, statement) = prepared.remove(0);
+    waiting(&mut admin, "1 0")?;
+    execute(&mut first, statement)?;
+    waiting(&mut admin, "2 1")?;
+    let began = Instant::now();
+    killer.query(&format!("KILL QUERY {}", first.connection_id))?;
+    assert_eq!(first.read_replies(true).unwrap_err().code(), 1317);
+    assert!(began.elapsed() < SOON, "KILL QUERY took {:?}", began.elapsed());
+    // The client stays; what it does next is waited for as before.
+    assert_eq!(first.text("SELECT 1")?, "1");
+
+    let (mut second, statement) = prepared.remove(0);
+    execute(&mut second, statement)?;
+    waiting(&mut admin, "2 1")?;
+    let began = Instant::now();
+    killer.query(&format!("KILL {}", second.connection_id))?;
+    while second.read_packet().is_ok() {}
+    assert!(began.elapsed() < SOON, "KILL took {:?}", began.elapsed());
+
+    let (mut third, statement) = prepared.remove(0);
+    execute(&mut third, statement)?;
+    waiting(&mut admin, "2 1")?;
+    let began = Instant::now();
+    drop(third);
+    waiting(&mut admin, "1 0")?;
+    // Its place is another's.
+    assert_eq!(first.text("SELECT 2")?, "2");
+    assert!(began.elapsed() < SOON, "its place was free after {:?}", began.elapsed());
+    reader.query("ROLLBACK")?;
+    taker.read_replies(false)?;
+    belay.assert_healthy()
+}
+
+#[test]
+fn kill_reaches_what_belay_does_before_a_statement() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let server = shared::mariadb()?;
+    kill_reaches_what_belay_does(&server.address(), server.address())
+}
+
+#[test]
+fn kill_reaches_what_belay_does_before_a_statement_on_mysql() -> Result<()> {
+    if direct() {
+        return Ok(());
+    }
+    let server = shared::mysql()?;
+    kill_reaches_what_belay_does(&format!("unix:{}", server.socket().display()), server.address())
 }

@@ -4,7 +4,7 @@
 use belay_integration::belay::{Belay, Options, direct};
 use belay_integration::oracle::{Step, assert_same};
 use belay_integration::paths::Scratch;
-use belay_integration::servers::{APP, APP2, MySql};
+use belay_integration::servers::{ADMIN, APP, APP2, MySql};
 use belay_integration::wire::{Login, Wire, caps};
 use belay_integration::{Result, shared};
 
@@ -185,4 +185,67 @@ fn without_recorded_passwords_a_login_is_pinned_and_works() -> Result<()> {
     assert_eq!(status, 200);
     assert!(sessions.contains("login_not_recorded"), "{sessions}");
     belay.assert_healthy()
+}
+
+/// The packets of the answer to one command, until one says that no more follow.
+fn packets(wire: &mut Wire, code: u8, body: &[u8]) -> Result<Vec<Vec<u8>>> {
+    wire.send_command(code, body)?;
+    let mut packets = Vec::new();
+    loop {
+        packets.push(wire.read_packet()?);
+        // The OK of the CALL is the last.
+        if packets
+            .last()
+            .is_some_and(|p| p.len() == 7 && p.starts_with(&[0, 0, 0]) && p.get(3).is_some_and(|s| s & 8 == 0))
+        {
+            return Ok(packets);
+        }
+    }
+}
+
+#[test]
+fn a_result_that_breaks_off_in_a_routine_ends_as_on_the_server() -> Result<()> {
+    let mut stage = Stage::new(4)?;
+    let mut admin =
+        Wire::login(&format!("unix:{}", stage.server.socket().display()), &Login::new(ADMIN, ADMIN).schema("test"))?;
+    let names = ["broken_text", "broken_shown", "broken_first", "broken_exit"];
+    for (name, handler, select) in [
+        (
+            names[0],
+            "CONTINUE HANDLER FOR SQLSTATE '22003' SELECT 'handler'",
+            "SELECT a, round(a, -19) FROM broken; SELECT 5",
+        ),
+        (names[1], "CONTINUE HANDLER FOR SQLSTATE '22003' SHOW ERRORS", "SELECT a, round(a, -19) FROM broken"),
+        (names[2], "CONTINUE HANDLER FOR SQLEXCEPTION SET @x = 1", "SELECT (SELECT a FROM broken)"),
+        (names[3], "EXIT HANDLER FOR SQLEXCEPTION SELECT 'over'", "SELECT a * IF(a < 0, 2, 1) FROM broken"),
+    ] {
+        admin.query("CREATE TABLE IF NOT EXISTS broken (a BIGINT)")?;
+        admin.query(&format!("DROP PROCEDURE IF EXISTS {name}"))?;
+        admin.query(&format!("CREATE PROCEDURE {name}() BEGIN DECLARE {handler}; {select}; END"))?;
+    }
+    admin.query("INSERT INTO broken VALUES (1), (-9223372036854775807), (2)")?;
+    let mut steps = Vec::new();
+    let calls: Vec<String> = names.iter().map(|name| format!("CALL {name}()")).collect();
+    for call in &calls {
+        steps.extend([Sql(call), Disturb("SELECT 1"), Prepared(call, &[]), Sql("SELECT 'goes on'")]);
+    }
+    stage.same(&steps)?;
+    // To the byte, as far as both sides are framed alike.
+    let oracle = format!("unix:{}", stage.server.socket().display());
+    for without in [0, caps::DEPRECATE_EOF] {
+        let login = Login::new(APP, APP).schema("test").without(without);
+        let (mut direct, mut through) = (Wire::login(&oracle, &login)?, Wire::login(&stage.socket, &login)?);
+        for call in &calls {
+            let expected = packets(&mut direct, 3, call.as_bytes())?;
+            // Whoever agreed to DEPRECATE_EOF sees an EOF all the same, and the others as many.
+            assert!(expected.iter().any(|p| p.len() == 5 && p[0] == 0xFE), "{call}: {expected:x?}");
+            let found = packets(&mut through, 3, call.as_bytes())?;
+            if without == 0 {
+                assert_eq!(found, expected, "{call}");
+            }
+            assert_eq!(found.len(), expected.len(), "{call}");
+        }
+    }
+    admin.query("DROP TABLE broken")?;
+    stage.belay.assert_healthy()
 }

@@ -30,6 +30,10 @@ pub struct DialledLink {
 }
 
 impl Link for DialledLink {
+    fn greeted_collation(&self) -> u8 {
+        self.conn.greeted_collation
+    }
+
     async fn ask(&mut self, statements: &[&str]) -> Result<Vec<LinkAnswer>, LinkBroken> {
         let asks: Vec<Ask> = statements.iter().map(|sql| Ask::Query(Bytes::copy_from_slice(sql.as_bytes()))).collect();
         let answers = flight::fly(&mut self.conn, b"", &asks).await.map_err(|e| LinkBroken(e.to_string()))?;

@@ -59,6 +59,9 @@ impl From<ConnectError> for ProbeFailure {
 
 /// One logged-in connection of the monitor's account.
 pub trait Link: Send + 'static {
+    /// The low byte of the node's default collation, as it greeted.
+    fn greeted_collation(&self) -> u8;
+
     /// Sends the statements in one write and returns their answers in order. Answers are bounded in size by the implementation.
     /// The caller limits the time by dropping the future; the connection must then be dropped too.
     fn ask(&mut self, statements: &[&str]) -> impl Future<Output = Result<Vec<LinkAnswer>, LinkBroken>> + Send;

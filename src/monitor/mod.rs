@@ -283,6 +283,10 @@ mod tests {
     }
 
     impl Link for ScriptLink {
+        fn greeted_collation(&self) -> u8 {
+            45
+        }
+
         async fn ask(&mut self, statements: &[&str]) -> Result<Vec<LinkAnswer>, LinkBroken> {
             let s = &self.script;
             if self.number < s.broken_before.lock().unwrap()[self.node.index()] {

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -22,11 +23,14 @@ use crate::monitor::link::{Connector, Link, LinkAnswer, LinkBroken, Rows, bytes,
 use crate::monitor::publisher::Publisher;
 use crate::monitor::{ClusterHandle, MonitorSettings, Probed};
 use crate::protocol::mysql::flavor::Flavor;
+use crate::session::state::CharacterSets;
+use crate::topology::collations::{COLLATIONS_SQL, Collations, FULL_COLLATIONS_SQL};
 use crate::topology::facts::{STATUS_SQL, VARIABLES_SQL};
 use crate::topology::oceanbase;
 use crate::topology::variables::{FALLBACK_SQL, listing_sql};
 use crate::topology::{
-    NodeFacts, NodeHealth, NodeId, NodeReport, Observation, Position, ProbeFailure, Sample, TrackedVariables,
+    NodeCharsets, NodeFacts, NodeHealth, NodeId, NodeReport, Observation, Position, ProbeFailure, Sample,
+    TrackedVariables,
 };
 
 /// Reads all global variables, for the fingerprint.
@@ -181,11 +185,14 @@ impl<C: Connector> NodeTask<C> {
             return;
         }
         let Some(link) = &mut self.link else { return };
-        let tracked = (!fresh).then(|| Arc::clone(&self.report.tracked_variables));
-        match timeout(self.settings.probe_timeout, read_variables(link, facts, tracked)).await {
-            Ok(Ok(Some((tracked, fingerprint)))) => {
+        let known = (!fresh).then(|| (Arc::clone(&self.report.tracked_variables), Arc::clone(&self.report.charsets)));
+        match timeout(self.settings.probe_timeout, read_variables(link, facts, known)).await {
+            Ok(Ok(Some((tracked, fingerprint, charsets)))) => {
                 if *tracked != *self.report.tracked_variables {
                     self.report.tracked_variables = tracked;
+                }
+                if charsets != *self.report.charsets {
+                    self.report.charsets = Arc::new(charsets);
                 }
                 self.report.globals_fingerprint = fingerprint;
                 self.variables_read = Some(Instant::now());
@@ -231,12 +238,21 @@ async fn ask_facts<L: Link>(link: &mut L) -> Result<Observation, LinkBroken> {
     Ok(Observation::Answered(facts))
 }
 
-/// The tracked variables (asked for only if `known` is none) and the fingerprint of their global values.
+/// The tracked variables and the collations (asked for only if `known` is none), the fingerprint of the global values, and those of the character sets.
 async fn read_variables<L: Link>(
     link: &mut L,
     facts: &NodeFacts,
-    known: Option<Arc<TrackedVariables>>,
-) -> Result<Option<(Arc<TrackedVariables>, u64)>, LinkBroken> {
+    known: Option<(Arc<TrackedVariables>, Arc<NodeCharsets>)>,
+) -> Result<Option<(Arc<TrackedVariables>, u64, NodeCharsets)>, LinkBroken> {
+    let (known, charsets) = known.unzip();
+    let mut charsets = match charsets.filter(|c| !c.collations.is_empty()) {
+        Some(charsets) => (*charsets).clone(),
+        None => NodeCharsets {
+            collations: read_collations(link, facts.flavor).await?,
+            greeting: Some(link.greeted_collation()),
+            ..NodeCharsets::default()
+        },
+    };
     let tracked = match known.filter(|t| !t.is_empty()) {
         Some(tracked) => tracked,
         None => match first(link.ask(&[listing_sql(facts.flavor)]).await?) {
@@ -254,10 +270,40 @@ async fn read_variables<L: Link>(
     Ok(match first(link.ask(&[GLOBALS_SQL]).await?) {
         Some(LinkAnswer::Rows(rows)) => {
             let fingerprint = tracked.fingerprint(rows.iter().map(|r| (text(r, 0), bytes(r, 1))));
-            Some((tracked, fingerprint))
+            charsets.global = global_charsets(&rows);
+            Some((tracked, fingerprint, charsets))
         }
         _ => None,
     })
+}
+
+/// Which collations the node has.
+async fn read_collations<L: Link>(link: &mut L, flavor: Flavor) -> Result<Collations, LinkBroken> {
+    let mut collations = Collations::default();
+    let full = (flavor == Flavor::MariaDb).then_some(FULL_COLLATIONS_SQL);
+    for sql in full.into_iter().chain([COLLATIONS_SQL]) {
+        if let Some(LinkAnswer::Rows(rows)) = first(link.ask(&[sql]).await?) {
+            collations = Collations::from_listing(rows.iter().map(|r| (text(r, 0), text(r, 1), text(r, 2))));
+        }
+        if !collations.is_empty() {
+            break;
+        }
+    }
+    Ok(collations)
+}
+
+/// The character sets among the global variables.
+fn global_charsets(rows: &Rows) -> CharacterSets {
+    let value = |name: &str| {
+        let row = rows.iter().find(|row| text(row, 0).eq_ignore_ascii_case(name));
+        row.map(|row| Bytes::copy_from_slice(bytes(row, 1))).unwrap_or_default()
+    };
+    CharacterSets {
+        client: value("character_set_client"),
+        connection: value("character_set_connection"),
+        results: value("character_set_results"),
+        collation: Some(value("collation_connection")),
+    }
 }
 
 fn first(answers: Vec<LinkAnswer>) -> Option<LinkAnswer> {

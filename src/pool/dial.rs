@@ -385,6 +385,7 @@ fn made(io: PacketIo, agreed: Agreed, status: StatusFlags) -> ServerConn {
     ServerConn {
         io,
         thread_id: agreed.greeting.thread_id,
+        greeted_collation: agreed.greeting.collation,
         capabilities: agreed.capabilities,
         flavor: Flavor::of_version(&agreed.greeting.server_version),
         server_version: agreed.greeting.server_version,

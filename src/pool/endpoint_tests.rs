@@ -47,6 +47,7 @@ fn session(serial: u64, behaves: u8, in_state: u8) -> (Box<ServerSession>, UnixS
         conn: ServerConn {
             io: PacketIo::new(Stream::Plain(Plain::Unix(ours))),
             thread_id: serial as u32,
+            greeted_collation: 45,
             capabilities: Capabilities::PROTOCOL_41,
             server_version: "10.11.19-MariaDB".into(),
             flavor: Flavor::MariaDb,

@@ -214,7 +214,7 @@ fn note(
             }
         }
         FrameKind::ResultEnd => {
-            answer.status = if server.contains(Capabilities::DEPRECATE_EOF) {
+            answer.status = if server.contains(Capabilities::DEPRECATE_EOF) && !EofPacket::is_old_end(payload) {
                 OkPacket::decode(payload, server)?.status
             } else {
                 EofPacket::decode(payload)?.status
@@ -255,6 +255,7 @@ mod tests {
         let conn = ServerConn {
             io: PacketIo::new(Stream::Plain(Plain::Unix(ours))),
             thread_id: 1,
+            greeted_collation: 45,
             capabilities: Capabilities::PROTOCOL_41 | Capabilities::DEPRECATE_EOF,
             server_version: "10.11.19-MariaDB".into(),
             flavor: Flavor::MariaDb,

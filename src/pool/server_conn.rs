@@ -15,6 +15,8 @@ pub struct ServerConn {
     pub capabilities: Capabilities,
     /// The version of the greeting.
     pub server_version: String,
+    /// The low byte of its default collation's id, of the greeting.
+    pub greeted_collation: u8,
     /// Its family.
     pub flavor: Flavor,
     /// Status flags of the last answer.

@@ -17,6 +17,7 @@ use crate::pool::endpoint::Want;
 use crate::pool::lease::Lease;
 use crate::pool::session::BEHAVIOUR;
 use crate::protocol::ErrorReply;
+use crate::proxy::aloft::Aloft;
 use crate::proxy::causal::NotCaughtUp;
 use crate::proxy::errors;
 use crate::proxy::registry::{InsertId, SessionHandle, Target};
@@ -321,7 +322,16 @@ impl ClientSession {
                 if snapshot.writer == Some(lease.node) && !seen_elsewhere {
                     return Ok(Some(lease));
                 }
-                let id = fetch_insert_id(&mut lease).await;
+                let aloft = Aloft::begins(&self.handle, &lease);
+                let fetched = while_client_stays(&self.io.stream, &self.handle, fetch_insert_id(&mut lease)).await;
+                let id = match aloft.ends(&self.handle, fetched) {
+                    Ok(id) => id,
+                    Err(why) => {
+                        *self.handle.insert_id() = InsertId::Lost;
+                        self.abandon(lease, &why);
+                        return Err(why.before_statement(BindEnd::Lost(Stage::Acquire)));
+                    }
+                };
                 *self.handle.insert_id() = id.map_or(InsertId::Lost, InsertId::Known);
                 if id.is_some() {
                     lease.release(Instant::now());

@@ -11,14 +11,15 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::error::Stage;
-use crate::pool::flight::{self, Answer, Ask};
+use crate::pool::flight::{Answer, Ask};
 use crate::pool::setup;
 use crate::protocol::mysql::flavor::Flavor;
+use crate::proxy::aloft::{self, NotLanded};
 use crate::proxy::bind::BindEnd;
 use crate::proxy::cleanup;
 use crate::proxy::errors;
 use crate::proxy::report::Report;
-use crate::proxy::session::ClientSession;
+use crate::proxy::session::{ClientSession, Flow};
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
 use crate::session::unread::UnreadVariables;
@@ -81,12 +82,12 @@ impl ClientSession {
     }
 
     /// Asks, and takes every answer for what it means.
-    pub(super) async fn capture(&mut self) {
+    pub(super) async fn capture(&mut self) -> Flow {
         let entries = self.captures();
-        let Some(lease) = &mut self.lease else { return };
+        let Some(lease) = &mut self.lease else { return Flow::Continue };
         lease.last_use = None;
         let (asks, purposes): (Vec<Ask>, Vec<Purpose>) = entries.into_iter().map(|e| (e.ask, e.purpose)).unzip();
-        match flight::fly(&mut lease.conn, b"", &asks).await {
+        match aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await {
             Ok(answers) => {
                 // That the transaction is over was the client's to hear.
                 let ended =
@@ -98,12 +99,14 @@ impl ClientSession {
                     self.lose_bound();
                 }
             }
+            Err(NotLanded::ClientGone) => return Flow::End,
             Err(error) => {
                 tracing::debug!(session = self.handle.id, %error, "a capture did not come back");
                 self.cx.cluster.suspect(lease.node);
                 self.lose_bound();
             }
         }
+        Flow::Continue
     }
 
     fn captures(&self) -> Vec<Entry> {
@@ -320,17 +323,31 @@ impl ClientSession {
         }
         let Some(mut lease) = self.lease.take() else { return Ok(()) };
         if let Some(owner) = lease.unread_insert_id.take() {
-            let answer = lease.conn.query("SELECT LAST_INSERT_ID()").await.ok();
+            let asks = [Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()"))];
+            let answer = match aloft::fly(&self.io.stream, &self.handle, &mut lease, b"", &asks).await {
+                Ok(answers) => answers.into_iter().next(),
+                Err(NotLanded::Lost(_)) => None,
+                Err(why) => {
+                    self.cx.insert_id_read(owner, lease.serial, None);
+                    self.unbound_from(&lease);
+                    self.abandon(lease, &why);
+                    return Err(why.before_statement(BindEnd::Lost(Stage::Clean)));
+                }
+            };
             let id = answer.and_then(|a| std::str::from_utf8(a.single()?).ok()?.parse().ok());
             self.cx.insert_id_read(owner, lease.serial, id);
         }
         let node = lease.node;
-        let Some(clean) = cleanup::reset(&self.cx, lease).await else {
-            self.unbound();
-            self.cx.cluster.suspect(node);
-            return Err(BindEnd::Lost(Stage::Clean));
-        };
-        self.lease = Some(clean);
+        match self.reset_for_client(lease).await {
+            Ok(clean) => self.lease = Some(clean),
+            Err(why) => {
+                self.unbound();
+                if matches!(why, NotLanded::Lost(_)) {
+                    self.cx.cluster.suspect(node);
+                }
+                return Err(why.before_statement(BindEnd::Lost(Stage::Clean)));
+            }
+        }
         Ok(())
     }
 

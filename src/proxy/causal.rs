@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::pool::flight::{self, Answer, Ask};
 use crate::pool::lease::Lease;
 use crate::protocol::mysql::flavor::Flavor;
+use crate::proxy::aloft::Aloft;
 use crate::proxy::bind::{BindEnd, while_client_stays};
 use crate::proxy::report::Report;
 use crate::proxy::session::ClientSession;
@@ -131,16 +132,19 @@ impl ClientSession {
             Some(node),
             "the node may not have what this session has seen",
         );
-        let work = async {
-            let caught_up = tokio::time::timeout(limit, catch_up(&mut lease, position, limit)).await;
-            match caught_up {
-                Ok(Ok(())) => Ok(lease),
-                // The answer may still come: dropping the lease closes the connection.
-                Ok(Err(why)) => Err(why),
-                Err(_) => Err(NotCaughtUp::Behind(format!("not within {} ms", limit.as_millis()))),
+        let aloft = Aloft::begins(&self.handle, &lease);
+        let work = Box::pin(tokio::time::timeout(limit, catch_up(&mut lease, position, limit)));
+        let caught_up = while_client_stays(&self.io.stream, &self.handle, work).await;
+        match aloft.ends(&self.handle, caught_up) {
+            Ok(Ok(Ok(()))) => Ok(Ok(lease)),
+            // The answer may still come: dropping the lease closes the connection.
+            Ok(Ok(Err(why))) => Ok(Err(why)),
+            Ok(Err(_)) => Ok(Err(NotCaughtUp::Behind(format!("not within {} ms", limit.as_millis())))),
+            Err(why) => {
+                self.abandon(lease, &why);
+                Err(why.before_statement(BindEnd::Lost(crate::error::Stage::Acquire)))
             }
-        };
-        while_client_stays(&self.io.stream, &self.handle, work).await.ok_or(BindEnd::ClientGone)
+        }
     }
 }
 

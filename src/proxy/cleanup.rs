@@ -45,6 +45,11 @@ pub fn in_background(cx: Arc<Context>, lease: Lease, running: bool, pins: Pins) 
 /// COM_RESET_CONNECTION (rolls back, and drops locks, temporary tables, variables and prepared statements) and tracking switched on again, in one
 /// flight. `None`: the session is of no use any more.
 pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
+    reset_in_place(cx, &mut lease).await.map(|()| lease)
+}
+
+/// The same for a lease that somebody has to answer for if this is cancelled.
+pub async fn reset_in_place(cx: &Context, lease: &mut Lease) -> Option<()> {
     let snapshot = cx.cluster.load();
     let node = snapshot.node(lease.node)?;
     let asks = [
@@ -53,7 +58,7 @@ pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
         Ask::Query(Bytes::from_static(setup::ASK_ROLE)),
         Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES")),
     ];
-    let session = &mut *lease;
+    let session = &mut **lease;
     let answers = flight::fly(&mut session.conn, b"", &asks).await.ok()?;
     let [reset, tracked, role, variables] = answers.as_slice() else { return None };
     if [reset, tracked, variables].into_iter().any(|a| a.error.is_some()) {
@@ -78,5 +83,5 @@ pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
     if let Some(owner) = session.unread_insert_id.take() {
         cx.insert_id_lost(owner, session.serial);
     }
-    Some(lease)
+    Some(())
 }

@@ -32,9 +32,11 @@ use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
 use crate::protocol::mysql::greet::{self, Arrival, ExpectResponse, FirstStep, Proof, ProofStep};
 use crate::protocol::mysql::packet::err::encode_err;
+use crate::proxy::errors;
 use crate::proxy::login_nodes::{LoginNodes, NodeLogin, Unproven};
 use crate::proxy::login_target::{ConfiguredAccounts, Target, Whom};
 use crate::topology::NodeId;
+use crate::topology::collations::AtLogin;
 
 /// What every login works with; one per process.
 pub struct LoginContext {
@@ -162,6 +164,7 @@ pub async fn change_user(
             Ok(arrival) => arrival,
             Err(reply) => return Err(refuse(io, reply, true).await),
         };
+        check_collation(io, &arrival, ctx).await?;
         // The client answers the challenge of its greeting, which has been used up: it always gets a new one, by a switch.
         arrival.answer.plugin.clear();
         let Identified { account, opening, dedicated } = identify(io, &arrival, ctx, host).await?;
@@ -195,7 +198,8 @@ async fn greet_and_identify(
     let mysql = face.flavor != Flavor::MariaDb;
     let plugin = if face.flavor == Flavor::MySql { CACHING_SHA2 } else { NATIVE };
     let scramble = scramble_from(random()?);
-    let greeting = greet::greeting(&face.server_version, connection_id, scramble, plugin, mysql, ctx.tls.is_some());
+    let mut greeting = greet::greeting(&face.server_version, connection_id, scramble, plugin, mysql, ctx.tls.is_some());
+    greeting.collation = face.charsets.greeting.unwrap_or(greeting.collation);
     let mut io = PacketIo::new(stream);
     io.queue_packet(&greeting.encode());
     io.flush().await?;
@@ -214,6 +218,7 @@ async fn greet_and_identify(
             Err(reply) => return Err(refuse(&mut io, reply, false).await),
         }
     };
+    check_collation(&mut io, &arrival, ctx).await?;
     if ctx.listen.tls.mode == ListenTlsMode::Required && !io.stream.is_confidential() {
         return Err(refuse(&mut io, insecure_transport(), true).await);
     }
@@ -271,6 +276,15 @@ async fn unreadable(io: &mut PacketIo, error: ReadPacketError, with_sqlstate: bo
         ReadPacketError::Io(error) => LoginEnd::Io(error),
         ReadPacketError::TooLong(_) => refuse(io, packet_too_long(), with_sqlstate).await,
         ReadPacketError::OutOfOrder { .. } => refuse(io, greet::out_of_order(), with_sqlstate).await,
+    }
+}
+
+/// Servers look at the collation before they look at who it is.
+async fn check_collation(io: &mut PacketIo, arrival: &Arrival, ctx: &LoginContext) -> Result<(), LoginEnd> {
+    let face = ctx.nodes.face();
+    match face.charsets.at_login(arrival.collation, face.flavor) {
+        AtLogin::Refused(charset) => Err(refuse(io, errors::wrong_value("character_set_client", &charset), true).await),
+        AtLogin::Given(_) | AtLogin::Global(_) => Ok(()),
     }
 }
 
@@ -447,7 +461,7 @@ mod tests {
 
     impl LoginNodes for Refusing {
         fn face(&self) -> Face {
-            Face { server_version: "10.11.6-MariaDB".into(), flavor: self.0 }
+            Face { server_version: "10.11.6-MariaDB".into(), flavor: self.0, charsets: Arc::default() }
         }
 
         fn prove(&self, _: NodeLogin) -> Proving<'_> {

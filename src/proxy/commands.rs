@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use crate::error::Stage;
-use crate::pool::flight::{self, Ask};
+use crate::pool::flight::Ask;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::protocol::mysql::flavor::Flavor;
+use crate::proxy::aloft::{self, NotLanded};
 use crate::proxy::bind::BindEnd;
-use crate::proxy::cleanup;
 use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
 use crate::proxy::session::{ClientSession, Flow, LASTING_STATUS};
@@ -56,7 +56,13 @@ impl ClientSession {
             // If the reset fails the lease is gone, and what it held must be told: its pins go off the pool's list while the list can be found.
             self.note_lost(&lease, Stage::Clean);
             self.unbound_from(&lease);
-            let Some(lease) = cleanup::reset(&self.cx, lease).await else {
+            let reset = self.reset_for_client(lease).await;
+            match reset {
+                Err(NotLanded::ClientGone) => return Flow::End,
+                Err(NotLanded::Interrupted) if !dedicated => return self.not_reset(errors::interrupted_before()).await,
+                _ => {}
+            }
+            let Ok(lease) = reset else {
                 let role_lost = kept.remove(PinReason::Role) || role_unread;
                 kept.remove(PinReason::Xa);
                 if role_lost && !dedicated {
@@ -176,7 +182,11 @@ impl ClientSession {
             _ => return self.reply_error(&errors::unknown_command()).await,
         };
         if let Some(lease) = &mut self.lease {
-            let answers = flight::fly(&mut lease.conn, b"", &[Ask::SetOption(u16::from(!on))]).await;
+            let asks = [Ask::SetOption(u16::from(!on))];
+            let answers = match aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await {
+                Err(NotLanded::ClientGone) => return Flow::End,
+                answers => answers,
+            };
             match answers.ok().and_then(|a| a.into_iter().next()) {
                 Some(answer) if answer.error.is_none() => lease.behaviour.set(Capabilities::MULTI_STATEMENTS, on),
                 _ => self.lose_bound(),

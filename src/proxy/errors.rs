@@ -19,6 +19,7 @@ pub const NAMES: &[(u16, &str, &str)] = &[
     (1203, "42000", "ER_TOO_MANY_USER_CONNECTIONS"),
     (1210, "HY000", "ER_WRONG_ARGUMENTS"),
     (1213, "40001", "ER_LOCK_DEADLOCK"),
+    (1231, "42000", "ER_WRONG_VALUE_FOR_VAR"),
     (1235, "42000", "ER_NOT_SUPPORTED_YET"),
     (1243, "HY000", "ER_UNKNOWN_STMT_HANDLER"),
     (1251, "08004", "ER_NOT_SUPPORTED_AUTH_MODE"),
@@ -239,6 +240,33 @@ pub fn replay_differs(node: &str, variable: &str) -> ErrorReply {
     )
 }
 
+/// A node does not have a collation, or a character set, of the session's; another one is in its place from now on.
+pub fn collation_missing(node: &str, missing: &str) -> ErrorReply {
+    reply(
+        1105,
+        format!(
+            "belay: node '{node}', which serves now, does not have '{missing}' of this session's character sets, which are the nearest that it has from \
+             now on: set them again if need be; the statement was not executed"
+        ),
+    )
+}
+
+/// A statement was prepared under a collation, or a character set, that the node does not have.
+pub fn prepared_elsewhere(node: &str, missing: &str) -> ErrorReply {
+    reply(
+        1105,
+        format!(
+            "belay: the statement was prepared under '{missing}', which node '{node}', which serves now, does not have: prepare it again; it was not \
+             executed"
+        ),
+    )
+}
+
+/// A value that servers refuse for a variable, in their words.
+pub fn wrong_value(variable: &str, value: &str) -> ErrorReply {
+    reply(1231, format!("Variable '{variable}' can't be set to the value of '{value}'"))
+}
+
 /// State that belay can't put into a statement, so that no other server session can be given it.
 pub fn replay_impossible(node: &str, variable: &str) -> ErrorReply {
     reply(
@@ -351,9 +379,17 @@ pub fn kill_failed(why: &str) -> ErrorReply {
     reply(1105, format!("belay: the KILL could not be carried out: {why}"))
 }
 
+/// Servers end what KILL QUERY hits with this.
+pub const INTERRUPTED: u16 = 1317;
+
+/// KILL QUERY hit what belay does before the statement, which was not sent.
+pub fn interrupted_before() -> ErrorReply {
+    reply(INTERRUPTED, "Query execution was interrupted".into())
+}
+
 /// The session itself was killed.
 pub fn killed() -> ErrorReply {
-    reply(1317, "Query execution was interrupted: this session was killed".into())
+    reply(INTERRUPTED, "Query execution was interrupted: this session was killed".into())
 }
 
 /// The account is unknown or its secret is refused by the nodes.

@@ -7,13 +7,14 @@ use bytes::BytesMut;
 use crate::error::{Side, Stage};
 use crate::failover::{self, Cause, Decision, Extent, Failure, Meaning, Verdict};
 use crate::metrics::labels::Masked;
-use crate::pool::flight::{self, Ask};
+use crate::pool::flight::Ask;
 use crate::pool::lease::Lease;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::StatusFlags;
 use crate::protocol::mysql::frame;
 use crate::protocol::mysql::packet::err::encode_err;
 use crate::protocol::mysql::reply::ReplyShape;
+use crate::proxy::aloft::{self, NotLanded};
 use crate::proxy::bind::while_client_stays;
 use crate::proxy::errors;
 use crate::proxy::execute::{Kind, Request, Served};
@@ -258,7 +259,7 @@ impl ClientSession {
                 self.handle.decided(Instant::now(), Decision::PassOn.label(), node, failure.stage.label());
                 return Some(self.pass_on_answer(answer, request).await);
             }
-            Decision::RollBack => self.roll_back().await,
+            Decision::RollBack if self.roll_back().await == Flow::End => return Some(Served::ClientGone),
             _ => {}
         }
         self.failed(failure, request, attempts).await
@@ -271,13 +272,18 @@ impl ClientSession {
     }
 
     /// The refused transaction is still open and holds its locks. The server session is thrown away afterwards, whatever comes back.
-    async fn roll_back(&mut self) {
+    async fn roll_back(&mut self) -> Flow {
         if let Some(lease) = &mut self.lease {
             let asks = [Ask::Query(bytes::Bytes::from_static(b"ROLLBACK"))];
-            if let Err(error) = flight::fly(&mut lease.conn, b"", &asks).await {
-                tracing::debug!(session = self.handle.id, %error, "closing rolls back what ROLLBACK could not");
+            match aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await {
+                Ok(_) => {}
+                Err(NotLanded::ClientGone) => return Flow::End,
+                Err(error) => {
+                    tracing::debug!(session = self.handle.id, %error, "closing rolls back what ROLLBACK could not");
+                }
             }
         }
+        Flow::Continue
     }
 
     async fn pass_on_answer(&mut self, answer: Doubtful, request: &Request<'_>) -> Served {

@@ -12,6 +12,7 @@ use crate::failover::{self, Statement};
 use crate::pool::flight::{self, Answer, Ask};
 use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
+use crate::proxy::bind::while_client_stays;
 use crate::proxy::context::Context;
 use crate::proxy::execute::{Kind, Request};
 use crate::proxy::session::ClientSession;
@@ -251,7 +252,10 @@ impl ClientSession {
         since: Option<Instant>,
     ) -> Result<bool, String> {
         let since = since.map_or(Since::Lately, Since::After);
-        let hidden = self.cx.hidden_code.look(&self.cx, node, Code::Functions, since).await?;
+        let look = Box::pin(self.cx.hidden_code.look(&self.cx, node, Code::Functions, since));
+        // Who is gone, or killed, is found to be so at the next step.
+        let looked = while_client_stays(&self.io.stream, &self.handle, look).await;
+        let hidden = looked.unwrap_or_else(|| Err("the client did not stay".to_owned()))?;
         Ok(match statement {
             None => {
                 let end = FrameHeader::parse(&self.io.read_buf).map_or(0, FrameHeader::frame_len);

@@ -14,6 +14,7 @@ use crate::protocol::ErrorReply;
 use crate::protocol::mysql::frame::HEADER_BYTES;
 use crate::protocol::mysql::parameter::as_integer;
 use crate::protocol::mysql::prepared::ExecuteHeader;
+use crate::proxy::aloft::{self, NotLanded};
 use crate::proxy::context::Context;
 use crate::proxy::errors;
 use crate::proxy::registry::{SessionHandle, signal};
@@ -168,8 +169,9 @@ impl ClientSession {
     /// Finds out whom it is for, and kills.
     pub(super) async fn kill(&mut self, head: RequestHead, planned: PlannedKill) -> Flow {
         let id = match self.id_to_kill(&planned).await {
-            Ok(id) => id,
-            Err(error) => return self.refuse(head, error).await,
+            Ok(Ok(id)) => id,
+            Ok(Err(error)) => return self.refuse(head, error).await,
+            Err(Gone) => return Flow::End,
         };
         if self.skip_request(head).await == Flow::End {
             return Flow::End;
@@ -177,16 +179,40 @@ impl ClientSession {
         self.kill_id(id, planned.kill.query_only).await
     }
 
-    async fn id_to_kill(&mut self, planned: &PlannedKill) -> Result<u64, ErrorReply> {
-        let unseen = || errors::kill_unseen("of an expression that it can't evaluate");
+    /// Whom it is for. The inner error is the client's to hear.
+    async fn id_to_kill(&mut self, planned: &PlannedKill) -> Result<Result<u64, ErrorReply>, Gone> {
         let span = match planned.kill.target {
-            KillTarget::Id(id) if planned.parameters.is_empty() => return Ok(self.as_servers_read(id)),
-            KillTarget::Id(_) => return Err(errors::wrong_arguments("EXECUTE")),
-            KillTarget::QueryId(_) => return Err(errors::kill_unseen("by query id")),
-            KillTarget::User(_) => return Err(errors::kill_unseen("by user")),
+            KillTarget::Id(id) if planned.parameters.is_empty() => return Ok(Ok(self.as_servers_read(id))),
+            KillTarget::Id(_) => return Ok(Err(errors::wrong_arguments("EXECUTE"))),
+            KillTarget::QueryId(_) => return Ok(Err(errors::kill_unseen("by query id"))),
+            KillTarget::User(_) => return Ok(Err(errors::kill_unseen("by user"))),
             KillTarget::Expression(span) => span,
         };
-        let (expression, cx) = (span.of(&planned.text), self.lex_context());
+        let names = match self.names_in(span.of(&planned.text), planned) {
+            Ok(names) => names,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (mut variables, mut values) = (Vec::new(), Vec::new());
+        for name in &names {
+            match self.integer_in(name).await? {
+                Ok(value) => variables.push(value),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        for parameter in &planned.parameters {
+            match parameter {
+                Value::Integer(value) => values.push(*value),
+                Value::Variable(name) => match self.integer_in(name).await? {
+                    Ok(value) => values.push(value),
+                    Err(error) => return Ok(Err(error)),
+                },
+            }
+        }
+        Ok(self.id_of(span.of(&planned.text), variables, values))
+    }
+
+    /// The user variables that an expression names, in its order; an error where belay can't evaluate it, or where parameters are missing.
+    fn names_in(&self, expression: &[u8], planned: &PlannedKill) -> Result<Vec<Arc<str>>, ErrorReply> {
         let (mut names, mut parameters) = (Vec::new(), 0);
         let mut mentions = |operand: Operand<'_>| {
             match operand {
@@ -196,30 +222,24 @@ impl ClientSession {
             }
             Some(0)
         };
-        evaluate(expression, &cx, &mut mentions).ok_or_else(unseen)?;
+        evaluate(expression, &self.lex_context(), &mut mentions).ok_or_else(unevaluated)?;
         if parameters != planned.parameters.len() {
             return Err(errors::wrong_arguments("EXECUTE"));
         }
-        let (mut variables, mut values) = (Vec::new(), Vec::new());
-        for name in &names {
-            variables.push(self.integer_in(name).await?);
-        }
-        for parameter in &planned.parameters {
-            values.push(match parameter {
-                Value::Integer(value) => *value,
-                Value::Variable(name) => self.integer_in(name).await?,
-            });
-        }
+        Ok(names)
+    }
+
+    fn id_of(&self, expression: &[u8], variables: Vec<i128>, values: Vec<i128>) -> Result<u64, ErrorReply> {
         let (own, mut variables, mut values) = (self.handle.id, variables.into_iter(), values.into_iter());
         let mut value = |operand: Operand<'_>| match operand {
             Operand::ConnectionId => Some(i128::from(own)),
             Operand::Variable(_) => variables.next(),
             Operand::Parameter => values.next(),
         };
-        let value = evaluate(expression, &cx, &mut value).ok_or_else(unseen)?;
+        let value = evaluate(expression, &self.lex_context(), &mut value).ok_or_else(unevaluated)?;
         // A negative number is the large one of the same bits.
         let bits = u64::try_from(value).ok().or_else(|| i64::try_from(value).ok().map(i64::cast_unsigned));
-        bits.map(|id| self.as_servers_read(id)).ok_or_else(unseen)
+        bits.map(|id| self.as_servers_read(id)).ok_or_else(unevaluated)
     }
 
     /// MySQL looks at the lower 32 bits only (observed).
@@ -228,23 +248,24 @@ impl ClientSession {
     }
 
     /// What a user variable holds, as an integer: as belay knows it, or where it is.
-    async fn integer_in(&mut self, name: &Arc<str>) -> Result<i128, ErrorReply> {
+    async fn integer_in(&mut self, name: &Arc<str>) -> Result<Result<i128, ErrorReply>, Gone> {
         let unseen = || errors::kill_unseen("with a user variable that holds no integer");
         let there = self.pins.is_lasting() || self.unread.contains(name);
         let Some(lease) = self.lease.as_mut().filter(|_| there) else {
-            return self.state.user_variables().get(name).map_or(Some(0), |v| v.as_integer()).ok_or_else(unseen);
+            return Ok(self.state.user_variables().get(name).map_or(Some(0), |v| v.as_integer()).ok_or_else(unseen));
         };
         lease.last_use = None;
         let asks = [Ask::Query(Bytes::from(format!("SELECT @`{name}`")))];
-        let answer = match flight::fly(&mut lease.conn, b"", &asks).await {
+        let answer = match aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await {
             Ok(mut answers) => answers.pop(),
+            Err(NotLanded::ClientGone) => return Err(Gone),
             Err(error) => {
                 self.cx.cluster.suspect(lease.node);
                 self.lose_bound();
-                return Err(errors::kill_failed(&error.to_string()));
+                return Ok(Err(errors::kill_failed(&error.to_string())));
             }
         };
-        match answer {
+        Ok(match answer {
             Some(answer) if answer.error.is_none() => match answer.rows.first().and_then(|row| row.first()) {
                 Some(None) => Ok(0),
                 Some(Some(text)) => {
@@ -254,7 +275,7 @@ impl ClientSession {
             },
             Some(answer) => Err(answer.error.unwrap_or_else(unseen)),
             None => Err(unseen()),
-        }
+        })
     }
 
     /// An execution of a prepared KILL; `None`: this statement is none.
@@ -323,6 +344,13 @@ impl ClientSession {
         let flow = self.reply_error(&error).await;
         if query_only { flow } else { Flow::End }
     }
+}
+
+/// The client is gone, or killed.
+struct Gone;
+
+fn unevaluated() -> ErrorReply {
+    errors::kill_unseen("of an expression that it can't evaluate")
 }
 
 /// The one parameter of an execution as a number; NULL is 0, as servers take it. `None`: it is none.

@@ -12,7 +12,7 @@ use crate::pool::server_conn::ServerConn;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::proxy::errors;
-use crate::topology::NodeId;
+use crate::topology::{NodeCharsets, NodeId};
 
 /// How belay shows itself in its greeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Face {
     pub server_version: String,
     /// The family of the nodes: decides the scheme of the greeting and MariaDB's extended capabilities.
     pub flavor: Flavor,
+    /// The character sets of the node that serves.
+    pub charsets: Arc<NodeCharsets>,
 }
 
 /// A login to be tried on a node.
@@ -103,7 +105,8 @@ impl LoginNodes for ClusterLogins {
         // Servers before MariaDB 11 put this in front of their version, for replicas that read one digit.
         let old_mariadb = snapshot.flavor == Flavor::MariaDb && snapshot.server_version.starts_with("10.");
         let prefix = if old_mariadb { "5.5.5-" } else { "" };
-        Face { server_version: format!("{prefix}{}", snapshot.server_version), flavor: snapshot.flavor }
+        let charsets = snapshot.default_node().map(|view| view.charsets.clone()).unwrap_or_default();
+        Face { server_version: format!("{prefix}{}", snapshot.server_version), flavor: snapshot.flavor, charsets }
     }
 
     fn prove(&self, login: NodeLogin) -> Proving<'_> {

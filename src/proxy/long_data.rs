@@ -78,7 +78,7 @@ impl ClientSession {
     /// Binds, prepares the statement where it is not, and sends the data on.
     async fn pass_long_data(&mut self, head: RequestHead, id: u32) -> Result<(), BindEnd> {
         if self.lease.as_ref().is_some_and(|l| l.reads_only) {
-            Box::pin(self.leave_reader_for_long_data()).await;
+            Box::pin(self.leave_reader_for_long_data()).await?;
         }
         let facts = Facts::nothing();
         let mut request = Request {

@@ -1,6 +1,7 @@
 //! The session task and what it is made of: one task owns a client's socket and, while bound, a server session.
 
 pub mod accept;
+mod aloft;
 mod apply;
 mod bind;
 mod capture;

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::pool::flight::{self, Answer, Ask};
+use crate::pool::flight::{Answer, Ask};
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::packet::session_state::{SessionChange, SessionChanges};
+use crate::proxy::aloft::{self, NotLanded};
 use crate::proxy::replay::{Entry, Purpose};
 use crate::proxy::report::Report;
-use crate::proxy::session::ClientSession;
+use crate::proxy::session::{ClientSession, Flow};
 use crate::session::next_transaction::{Characteristics, NextTransaction, Pending, Told};
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
@@ -105,23 +106,27 @@ impl ClientSession {
 
     /// Takes what is pending away from a server session that nothing else keeps, so that it can serve others; it is said again before the client's next
     /// statement.
-    pub(super) async fn put_aside_next_transaction(&mut self) {
+    pub(super) async fn put_aside_next_transaction(&mut self) -> Flow {
         let mut others = self.pins.without_unread();
         others.remove(PinReason::NextTransaction);
-        let Pending::Set(_) = self.next_transaction else { return };
+        let Pending::Set(_) = self.next_transaction else { return Flow::Continue };
         if !others.is_empty() || self.transaction != Transaction::Idle || !self.reopenable {
-            return;
+            return Flow::Continue;
         }
-        let Some(lease) = &mut self.lease else { return };
+        let Some(lease) = &mut self.lease else { return Flow::Continue };
         lease.last_use = None;
         let asks = [Ask::Query(Bytes::from_static(CLEAR))];
-        let answers = flight::fly(&mut lease.conn, b"", &asks).await.unwrap_or_default();
+        let answers = match aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await {
+            Err(NotLanded::ClientGone) => return Flow::End,
+            flown => flown.unwrap_or_default(),
+        };
         let cleared = answers.first().is_some_and(|answer| {
             answer.error.is_none() && characteristics(answer) == Some(Characteristics::Next(NextTransaction::default()))
         });
         if !cleared {
             // Closed, it is nobody's.
-            return self.lose_bound();
+            self.lose_bound();
+            return Flow::Continue;
         }
         lease.next_transaction = Pending::Nothing;
         let node = lease.node;
@@ -134,6 +139,7 @@ impl ClientSession {
             Some(node),
             "no transaction began in time; SET TRANSACTION follows",
         );
+        Flow::Continue
     }
 }
 

@@ -9,6 +9,7 @@ use crate::pool::session::LastUse;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::frame::HEADER_BYTES;
 use crate::protocol::mysql::reply::ReplyShape;
+use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::execute::{Kind, Request, Served, command_packet, text_of};
 use crate::proxy::session::{ClientSession, Flow};
@@ -44,8 +45,10 @@ impl ClientSession {
         }
         self.cx.measure.statement(text.facts().class);
         self.of_request.named = crate::session::user_variables::named(text.sql(), text.facts());
-        if let Err(error) = self.know_types().await {
-            return self.refuse(head, error).await;
+        match self.know_types().await {
+            Ok(()) => {}
+            Err(BindEnd::Refused(error)) => return self.refuse(head, error).await,
+            Err(BindEnd::ClientGone | BindEnd::Lost(_)) => return Flow::End,
         }
         let id = self.statements.next_id();
         let none = Facts::nothing();
@@ -158,12 +161,14 @@ impl ClientSession {
     }
 
     /// Before a statement is prepared whose user variables were written a moment ago: their types must be known here.
-    pub(super) async fn know_types(&mut self) -> Result<(), ErrorReply> {
+    pub(super) async fn know_types(&mut self) -> Result<(), BindEnd> {
         if self.lease.is_some() && self.reads_types_once() && self.names_unread() {
-            Box::pin(self.capture()).await;
+            if Box::pin(self.capture()).await == Flow::End {
+                return Err(BindEnd::ClientGone);
+            }
             // Nothing but a loss of the server session can be told here, and only that would be lost.
             if let Some(lost) = self.tell_lost() {
-                return Err(lost);
+                return Err(BindEnd::Refused(lost));
             }
         }
         Ok(())

@@ -9,15 +9,16 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::error::Stage;
-use crate::pool::flight::{self, Ask};
+use crate::pool::flight::Ask;
 use crate::pool::lease::Lease;
 use crate::protocol::mysql::capability::StatusFlags;
+use crate::proxy::aloft::{self, NotLanded};
 use crate::proxy::bind::BindEnd;
 use crate::proxy::causal::NotCaughtUp;
 use crate::proxy::errors;
 use crate::proxy::execute::{Kind, Request};
 use crate::proxy::registry::InsertId;
-use crate::proxy::session::ClientSession;
+use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Execution;
 use crate::router::{self, Against, Choice, ClusterView, Kept, SessionView, StatementKind, Stay, Why, kind};
 use crate::session::next_transaction::Pending;
@@ -243,7 +244,9 @@ impl ClientSession {
         if unread.into_iter().any(|reason| self.pins.contains(reason))
             && router::stay(facts, &self.kept()) != Stay::Here
         {
-            Box::pin(self.capture()).await;
+            if Box::pin(self.capture()).await == Flow::End {
+                return Err(BindEnd::ClientGone);
+            }
             if let Some(lost) = self.tell_lost() {
                 return Err(BindEnd::Refused(lost));
             }
@@ -257,10 +260,7 @@ impl ClientSession {
             Stay::Refuse(why) => {
                 Err(BindEnd::Refused(errors::not_on_a_reader(&self.cx.node_name(node), why, &self.pins.to_string())))
             }
-            Stay::Leave => {
-                self.leave_reader(kept.in_transaction).await;
-                Ok(())
-            }
+            Stay::Leave => self.leave_reader(kept.in_transaction).await,
         }
     }
 
@@ -275,22 +275,26 @@ impl ClientSession {
     }
 
     /// Long data stays where it is sent, and may be for a write.
-    pub(super) async fn leave_reader_for_long_data(&mut self) {
+    pub(super) async fn leave_reader_for_long_data(&mut self) -> Result<(), BindEnd> {
         if self.transaction == Transaction::Idle && !self.pins.is_lasting() {
-            self.leave_reader(false).await;
+            return self.leave_reader(false).await;
         }
+        Ok(())
     }
 
     /// Gives the server session on the reader back. A READ ONLY transaction ends with it, as it would by the statement that is due.
-    async fn leave_reader(&mut self, in_transaction: bool) {
-        let Some(lease) = &mut self.lease else { return };
+    async fn leave_reader(&mut self, in_transaction: bool) -> Result<(), BindEnd> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
         let node = lease.node;
         let mut clean = true;
         if in_transaction || lease.next_transaction != Pending::Nothing {
             // It uses up what waits for the next transaction, too.
             lease.last_use = None;
             let asks = [Ask::Query(Bytes::from_static(END_TRANSACTION))];
-            let ended = flight::fly(&mut lease.conn, b"", &asks).await;
+            let ended = aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await;
+            if matches!(ended, Err(NotLanded::ClientGone)) {
+                return Err(BindEnd::ClientGone);
+            }
             clean = ended.is_ok_and(|answers| answers.iter().all(|answer| answer.error.is_none()));
             lease.next_transaction = Pending::Nothing;
         }
@@ -308,5 +312,6 @@ impl ClientSession {
             self.server_session_gone(&lease);
             self.unbound_from(&lease);
         }
+        Ok(())
     }
 }

@@ -363,7 +363,7 @@ impl Relay {
     }
 
     fn result_end(&mut self, header: FrameHeader, payload: &mut [u8], out: &mut BytesMut) -> Result<Edit, RelayError> {
-        if !self.server.contains(Capabilities::DEPRECATE_EOF) {
+        if !self.server.contains(Capabilities::DEPRECATE_EOF) || EofPacket::is_old_end(payload) {
             return self.eof_end(header, payload, out);
         }
         let ok = OkPacket::decode(payload, self.server).map_err(protocol)?;
@@ -388,7 +388,9 @@ impl Relay {
         // Not the packet's own: MySQL says only before OUT parameters that an OK follows them.
         let status = self.tracker.status();
         self.report.result_end(status, eof.warnings);
-        if self.metadata_end == MetadataEnd::Same {
+        if self.metadata_end != MetadataEnd::Drop {
+            // One that was not agreed on either: this client's kind of server sends the same.
+            self.put_due_eof(header, out);
             hide_state_flag(payload);
             return Ok(Edit::Pass);
         }

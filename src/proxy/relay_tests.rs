@@ -123,7 +123,7 @@ fn ok_event(payload: &[u8], caps: Capabilities) -> Event {
 }
 
 fn end_event(payload: &[u8], caps: Capabilities, status: StatusFlags) -> Event {
-    let warnings = match caps.contains(DEPRECATE) {
+    let warnings = match caps.contains(DEPRECATE) && !EofPacket::is_old_end(payload) {
         true => OkPacket::decode(payload, caps).unwrap().warnings,
         false => EofPacket::decode(payload).unwrap().warnings,
     };
@@ -185,6 +185,21 @@ fn check<'a>(answer: &Recorded, client: Capabilities, pieces: impl IntoIterator<
     assert!(complete, "{} for {client:?}, {how}: {seen:?}", answer.name);
     assert_eq!(seen, as_seen(said, client), "{} for {client:?}, {how}", answer.name);
     relay.report
+}
+
+#[test]
+fn an_end_of_rows_that_was_not_agreed_on_reaches_its_clients_as_it_is() {
+    let broken_off: Vec<Recorded> = recorded().into_iter().filter(|a| a.name.contains("old_end")).collect();
+    assert!(broken_off.len() >= 3);
+    for answer in broken_off {
+        let (same, _) = relay_pieces(&mut new_relay(&answer, answer.server), [answer.stream.as_slice()]);
+        assert!(same == answer.stream, "{}", answer.name);
+        // Who did not agree to DEPRECATE_EOF gets EOF packets only.
+        let (classic, progress) = relay_pieces(&mut new_relay(&answer, TRACK), [answer.stream.as_slice()]);
+        assert_eq!(progress, Progress::Done);
+        let (complete, _, _) = events(answer.shape, TRACK, &classic);
+        assert!(complete, "{}", answer.name);
+    }
 }
 
 #[test]

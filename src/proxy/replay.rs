@@ -9,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::Stage;
 use crate::failover;
-use crate::pool::flight::{self, Answer, Ask};
+use crate::pool::flight::{Answer, Ask};
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::protocol::mysql::packet::session_state::{SessionChange, SessionChanges};
+use crate::proxy::aloft;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
@@ -78,13 +79,12 @@ impl ClientSession {
         clear_diagnostics: bool,
         statement: Option<u32>,
     ) -> Result<(), BindEnd> {
-        if (statement.is_some() || self.of_request.text_need != TextNeed::Nothing)
-            && let Err(lost) = self.know_types().await
-        {
-            return Err(BindEnd::Refused(lost));
+        if statement.is_some() || self.of_request.text_need != TextNeed::Nothing {
+            self.know_types().await?;
         }
         let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
         let plan = self.plan(wanted_id)?;
+        self.check_charsets(&plan)?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let unread = lease.unread_insert_id.filter(|other| *other != self.handle.id);
         let multi = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
@@ -97,6 +97,9 @@ impl ClientSession {
             Some(id) => self.find_prepared(id)?,
             None => None,
         };
+        if let Some(missing) = &missing {
+            self.check_parsed(missing)?;
+        }
         let names = self.name_entries()?;
         let more = !(equal && missing.is_none() && names.is_empty());
         // Last of all: what belay itself says must not use it up.
@@ -163,6 +166,36 @@ impl ClientSession {
         Ok(plan)
     }
 
+    /// Nothing is said to a node that does not have what it is to be said: a refusal would cost the server session, and so would the next one. The client
+    /// is told once, and has the nearest that the node has from now on.
+    fn check_charsets(&mut self, plan: &ReplayPlan) -> Result<(), BindEnd> {
+        let (Some(sets), Some(lease)) = (&plan.charsets, &self.lease) else { return Ok(()) };
+        let snapshot = self.cx.cluster.load();
+        let Some(view) = snapshot.node(lease.node) else { return Ok(()) };
+        let Some(missing) = view.charsets.collations.lack_of(sets) else { return Ok(()) };
+        let error = errors::collation_missing(&view.name, &String::from_utf8_lossy(missing));
+        self.state.set_charsets(view.charsets.nearest(sets));
+        Err(BindEnd::Refused(error))
+    }
+
+    /// The same for the character sets that a statement was prepared under, which are its meaning: there is no nearest.
+    fn check_parsed(&self, missing: &Missing) -> Result<(), BindEnd> {
+        let Some(lease) =
+            self.lease.as_ref().filter(|_| missing.parsed.fingerprint() != self.state.parse_fingerprint())
+        else {
+            return Ok(());
+        };
+        let snapshot = self.cx.cluster.load();
+        let then = self.state.as_parsed(&missing.parsed);
+        match snapshot.node(lease.node).and_then(|view| view.charsets.collations.lack_of(then.charsets())) {
+            None => Ok(()),
+            Some(lack) => {
+                let name = self.cx.node_name(lease.node);
+                Err(BindEnd::Refused(errors::prepared_elsewhere(&name, &String::from_utf8_lossy(lack))))
+            }
+        }
+    }
+
     /// Sends the entries in one write and takes every answer for what it means; that of a PREPARE is handed on.
     async fn fly(&mut self, entries: Vec<Entry>, plan: &ReplayPlan) -> Result<Flown, BindEnd> {
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
@@ -170,11 +203,11 @@ impl ClientSession {
         lease.prepared.write_closes(&mut closes);
         lease.last_use = None;
         let (asks, purposes): (Vec<Ask>, Vec<Purpose>) = entries.into_iter().map(|e| (e.ask, e.purpose)).unzip();
-        let answers = match flight::fly(&mut lease.conn, &closes, &asks).await {
+        let answers = match aloft::fly(&self.io.stream, &self.handle, lease, &closes, &asks).await {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::debug!(session = self.handle.id, %error, "a replay did not come back");
-                return Err(BindEnd::Lost(Stage::Replay));
+                return Err(error.before_statement(BindEnd::Lost(Stage::Replay)));
             }
         };
         let (mut refusal, mut flown) = (None, Flown::default());
@@ -249,6 +282,9 @@ impl ClientSession {
     fn half_replayed(&mut self, part: &'static str, error: &ErrorReply) -> ErrorReply {
         let name = self.lease.as_ref().map_or_else(|| "?".into(), |lease| self.cx.node_name(lease.node));
         self.throw_away_replayed();
+        if aloft::is_interruption(error) {
+            return error.clone();
+        }
         errors::replay_refused(&name, part, error)
     }
 

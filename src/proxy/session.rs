@@ -165,10 +165,8 @@ impl ClientSession {
     /// Serves the client until one of both ends it.
     pub async fn run(mut self) {
         loop {
-            for _ in 0..CAPTURES_MAX {
-                if self.wants_capture() {
-                    Box::pin(self.capture()).await;
-                }
+            if self.capture_what_is_open().await == Flow::End {
+                break;
             }
             self.settle();
             if self.draining && self.may_end_now() {
@@ -190,6 +188,16 @@ impl ClientSession {
             }
         }
         self.end();
+    }
+
+    /// Asks for what is open and may be asked for now.
+    async fn capture_what_is_open(&mut self) -> Flow {
+        for _ in 0..CAPTURES_MAX {
+            if self.wants_capture() && Box::pin(self.capture()).await == Flow::End {
+                return Flow::End;
+            }
+        }
+        Flow::Continue
     }
 
     /// Before every wait: nothing is kept that need not be kept.
@@ -220,7 +228,9 @@ impl ClientSession {
         }
         if signals & signal::PIN_EXPIRED != 0 {
             self.expire_momentary_pins();
-            Box::pin(self.put_aside_next_transaction()).await;
+            if Box::pin(self.put_aside_next_transaction()).await == Flow::End {
+                return Flow::End;
+            }
         }
         if signals & signal::NODE_LOST != 0
             && self.lease.as_ref().is_some_and(|lease| self.cx.cluster.load().is_down(lease.node))

@@ -7,19 +7,18 @@ use bytes::{Bytes, BytesMut};
 
 use crate::auth::accounts::AccountId;
 use crate::auth::host::ClientHost;
-use crate::pool::flight::{self, Ask};
+use crate::pool::flight::Ask;
 use crate::pool::lease::{Lease, Place};
 use crate::pool::server_conn::ServerConn;
 use crate::pool::session::BEHAVIOUR;
 use crate::pool::{Fresh, Opening, setup};
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::StatusFlags;
-use crate::protocol::mysql::charset;
-use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::packet::err::encode_err;
 use crate::protocol::mysql::packet::ok::OkPacket;
+use crate::proxy::aloft::{self, NotLanded};
 use crate::proxy::apply::lex_flavor;
-use crate::proxy::bind::BindEnd;
+use crate::proxy::bind::{BindEnd, while_client_stays};
 use crate::proxy::client_login::{ChangedUser, LoggedIn};
 use crate::proxy::context::Context;
 use crate::proxy::errors;
@@ -37,6 +36,7 @@ use crate::session::statement::ClientStatements;
 use crate::session::text_statement::TextStatements;
 use crate::session::transaction::Transaction;
 use crate::session::unread::UnreadVariables;
+use crate::topology::collations::AtLogin;
 use crate::topology::{NodeId, NodeView};
 
 /// The outcome of a login or of COM_CHANGE_USER.
@@ -135,30 +135,23 @@ impl ClientSession {
         };
         let fresh = match fresh {
             Ok(fresh) => fresh,
-            Err(BindEnd::ClientGone) => return Err(LoginOver),
+            Err(BindEnd::ClientGone) => return self.login_left(),
             Err(BindEnd::Refused(error)) => return self.login_error(&error).await,
             Err(BindEnd::Lost(_)) => {
                 return self.login_error(&errors::no_node("server sessions were lost during the login")).await;
             }
         };
-        let snapshot_is_mariadb = self.cx.cluster.load().flavor == Flavor::MariaDb;
-        let charsets = match charset::collation(entered.collation, snapshot_is_mariadb) {
-            Some(known) => CharacterSets {
-                client: Bytes::from_static(known.charset.as_bytes()),
-                connection: Bytes::from_static(known.charset.as_bytes()),
-                results: Bytes::from_static(known.charset.as_bytes()),
-                collation: Some(Bytes::copy_from_slice(known.name.as_bytes())),
-            },
-            None => fresh.charsets.clone(),
+        let charsets = match self.charsets_at_login(entered.collation) {
+            Ok(charsets) => charsets.unwrap_or(fresh.charsets),
+            Err(error) => return self.login_error(&error).await,
         };
-        self.login_charsets = charsets.clone();
         self.state = SessionState::new(fresh.baseline, charsets, None);
         if let Some(schema) = &entered.schema
             && let Err(error) = self.enter_schema(schema, hold_until).await
         {
             return match error {
                 BindEnd::Refused(error) => self.login_error(&error).await,
-                BindEnd::ClientGone => Err(LoginOver),
+                BindEnd::ClientGone => self.login_left(),
                 BindEnd::Lost(_) => {
                     self.login_error(&errors::no_node("the server session was lost during the login")).await
                 }
@@ -170,6 +163,28 @@ impl ClientSession {
         self.set_idle_limit();
         self.refresh_notes();
         Ok(())
+    }
+
+    /// The character sets of a login with this collation, by the node that it is on; `None` where those of no collation are not known.
+    fn charsets_at_login(&mut self, collation: u16) -> Result<Option<CharacterSets>, ErrorReply> {
+        let snapshot = self.cx.cluster.load();
+        let bound = self.lease.as_ref().and_then(|lease| snapshot.node(lease.node));
+        let Some(view) = bound.or(snapshot.default_node()) else { return Ok(None) };
+        match view.charsets.at_login(collation, view.flavor) {
+            AtLogin::Given(sets) => {
+                self.login_charsets = sets.clone();
+                Ok(Some(sets))
+            }
+            AtLogin::Global(sets) => {
+                // MariaDB's COM_RESET_CONNECTION goes back to the collation that was named last, or to the server's own (observed).
+                if self.login_charsets.client.is_empty() {
+                    self.login_charsets = view.charsets.own_default(view.flavor).or(sets.clone()).unwrap_or_default();
+                }
+                Ok(sets)
+            }
+            // The login was seen to be possible on the node that served then.
+            AtLogin::Refused(charset) => Err(errors::wrong_value("character_set_client", &charset)),
+        }
     }
 
     /// wait_timeout of the session, or the configured limit if that is shorter. (An interactive login starts with interactive_timeout in it.)
@@ -187,11 +202,10 @@ impl ClientSession {
             return Err(BindEnd::Refused(errors::no_node("no node")));
         };
         let behaviour = self.capabilities & BEHAVIOUR;
-        let session = self
-            .cx
-            .pool
-            .prepare(view, &self.account, conn, behaviour)
+        let prepared = Box::pin(self.cx.pool.prepare(view, &self.account, conn, behaviour));
+        let session = while_client_stays(&self.io.stream, &self.handle, prepared)
             .await
+            .ok_or(BindEnd::ClientGone)?
             .map_err(|e| BindEnd::Refused(errors::no_node(&e.to_string())))?;
         let fresh = Fresh {
             globals_fingerprint: view.globals_fingerprint,
@@ -222,9 +236,16 @@ impl ClientSession {
                 self.bound(lease);
                 return Ok(fresh);
             }
-            if let Some(fresh) = self.ask_globals(&mut lease, view).await {
-                self.bound(lease);
-                return Ok(fresh);
+            match self.ask_globals(&mut lease, view).await {
+                Ok(Some(fresh)) => {
+                    self.bound(lease);
+                    return Ok(fresh);
+                }
+                Ok(None) | Err(NotLanded::Lost(_)) => {}
+                Err(why) => {
+                    self.abandon(lease, &why);
+                    return Err(why.before_statement(BindEnd::Lost(crate::error::Stage::Acquire)));
+                }
             }
             if Instant::now() > hold_until {
                 return Err(BindEnd::Refused(errors::no_node("server sessions were lost during the login")));
@@ -233,13 +254,13 @@ impl ClientSession {
     }
 
     /// A fresh session has the global values, but for the character sets that the login chooses.
-    async fn ask_globals(&self, lease: &mut Lease, view: &NodeView) -> Option<Fresh> {
+    async fn ask_globals(&self, lease: &mut Lease, view: &NodeView) -> Result<Option<Fresh>, NotLanded> {
         lease.last_use = None;
         let asks = [Ask::Query(Bytes::from_static(b"SHOW GLOBAL VARIABLES"))];
-        let answers = flight::fly(&mut lease.conn, b"", &asks).await.ok()?;
-        let answer = answers.first().filter(|a| a.error.is_none())?;
+        let answers = aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await?;
+        let Some(answer) = answers.first().filter(|a| a.error.is_none()) else { return Ok(None) };
         let (globals, charsets) = setup::read_variables(answer, view);
-        Some(self.cx.pool.set_fresh(view, &self.account, self.capabilities, &globals, charsets))
+        Ok(Some(self.cx.pool.set_fresh(view, &self.account, self.capabilities, &globals, charsets)))
     }
 
     /// A server session in whatever state.
@@ -255,9 +276,15 @@ impl ClientSession {
         }
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(crate::error::Stage::Acquire)) };
         lease.last_use = None;
-        let Ok(answers) = flight::fly(&mut lease.conn, b"", &[Ask::InitDb(schema.clone())]).await else {
-            self.lose_bound();
-            return Err(BindEnd::Lost(crate::error::Stage::Acquire));
+        let asks = [Ask::InitDb(schema.clone())];
+        let answers = match aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await {
+            Ok(answers) => answers,
+            Err(why) => {
+                if !matches!(why, NotLanded::ClientGone) {
+                    self.lose_bound();
+                }
+                return Err(why.before_statement(BindEnd::Lost(crate::error::Stage::Acquire)));
+            }
         };
         if let Some(error) = answers.into_iter().find_map(|a| a.error) {
             return Err(BindEnd::Refused(error));
@@ -265,6 +292,12 @@ impl ClientSession {
         lease.state.set_schema(Some(schema));
         self.state.set_schema(Some(schema));
         Ok(())
+    }
+
+    /// The client is gone; what runs for it is killed.
+    fn login_left(&mut self) -> Result<(), LoginOver> {
+        self.end_now();
+        Err(LoginOver)
     }
 
     async fn login_error(&mut self, error: &ErrorReply) -> Result<(), LoginOver> {

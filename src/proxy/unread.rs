@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use crate::error::Stage;
-use crate::pool::flight::{self, Answer, Ask};
+use crate::pool::flight::{Answer, Ask};
 use crate::protocol::mysql::capability::StatusFlags;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::packet::ok::OkPacket;
+use crate::proxy::aloft;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::report::{Change, Report};
@@ -215,9 +216,9 @@ impl ClientSession {
         let asks = self.variable_asks();
         let Some(lease) = &mut self.lease else { return Ok(()) };
         lease.last_use = None;
-        let Ok(answers) = flight::fly(&mut lease.conn, b"", &asks).await else {
-            return Err(BindEnd::Lost(Stage::Replay));
-        };
+        let answers = aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks)
+            .await
+            .map_err(|why| why.before_statement(BindEnd::Lost(Stage::Replay)))?;
         for answer in &answers {
             self.variables_told(answer);
         }

@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod causal;
+pub mod collations;
 pub mod facts;
 pub mod galera;
 pub mod health;
@@ -18,6 +19,7 @@ pub mod variables;
 pub mod writer;
 
 pub use causal::{Need, Sample, Seen, Written};
+pub use collations::NodeCharsets;
 pub use facts::NodeFacts;
 pub use health::{HealthLimits, NodeHealth, Observation, ProbeFailure};
 pub use kind::ClusterKind;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::protocol::mysql::flavor::Flavor;
+use crate::topology::collations::NodeCharsets;
 use crate::topology::variables::TrackedVariables;
 
 /// A node: its index in the order of the configuration.
@@ -134,4 +135,6 @@ pub struct NodeView {
     pub globals_fingerprint: u64,
     /// The session variables whose changes follow a client. Empty until they were read.
     pub tracked_variables: Arc<TrackedVariables>,
+    /// Its collations, and what logins get that name none of them.
+    pub charsets: Arc<NodeCharsets>,
 }

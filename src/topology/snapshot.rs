@@ -6,7 +6,7 @@ use crate::protocol::mysql::flavor::Flavor;
 use crate::topology::kind::ClusterKind;
 use crate::topology::node::{NodeId, NodeState, NodeView, Role};
 use crate::topology::writer::{self, Candidate};
-use crate::topology::{NodeFacts, TrackedVariables, galera};
+use crate::topology::{NodeCharsets, NodeFacts, TrackedVariables, galera};
 
 /// What the monitor knows of one node after a probe.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +21,8 @@ pub struct NodeReport {
     pub globals_fingerprint: u64,
     /// See [`NodeView::tracked_variables`].
     pub tracked_variables: Arc<TrackedVariables>,
+    /// See [`NodeView::charsets`].
+    pub charsets: Arc<NodeCharsets>,
 }
 
 /// The cluster as belay sees it.
@@ -60,6 +62,7 @@ impl ClusterSnapshot {
             started_at_s: 0,
             globals_fingerprint: 0,
             tracked_variables: Arc::default(),
+            charsets: Arc::default(),
         };
         ClusterSnapshot {
             version: 0,
@@ -114,6 +117,7 @@ impl ClusterSnapshot {
             }
             view.globals_fingerprint = report.globals_fingerprint;
             view.tracked_variables = Arc::clone(&report.tracked_variables);
+            view.charsets = Arc::clone(&report.charsets);
         }
         next.kind = kind_of(self.kind, reports);
         next.use_the_last(reports);

@@ -192,8 +192,19 @@ impl Node {
                     }
                     continue;
                 }
-                _ => {
-                    stream.write_all(&answer(&[OK])).await.ok()?;
+                command => {
+                    // The script can keep these waiting, and no more.
+                    let text = match command {
+                        2 => format!("USE {text}"),
+                        0x1B => "SET OPTION".to_owned(),
+                        0x1F => "RESET CONNECTION".to_owned(),
+                        command => format!("COMMAND {command}"),
+                    };
+                    let verdict = match (self.script)(&text) {
+                        Act::Hang => self.hang(id, &text).await?,
+                        _ => answer(&[OK]),
+                    };
+                    stream.write_all(&verdict).await.ok()?;
                     continue;
                 }
             }
@@ -231,13 +242,21 @@ impl Node {
                 Act::File(bytes, whole) => self.read_file(&mut stream, &bytes, whole).await?,
                 Act::Many(n) => self.many_rows(&mut stream, n).await?,
                 Act::Hang => {
-                    let interrupted = self.interrupted.lock().unwrap().get(&id)?.clone();
-                    interrupted.notified().await;
-                    let error = b"\xff\x25\x05#70100Query execution was interrupted";
-                    stream.write_all(&answer(&[error])).await.ok()?;
+                    let verdict = self.hang(id, "").await?;
+                    stream.write_all(&verdict).await.ok()?;
                 }
             }
         }
+    }
+
+    /// Waits until somebody interrupts what this connection does.
+    async fn hang(&self, id: u32, text: &str) -> Option<Vec<u8>> {
+        if !text.is_empty() {
+            self.said.lock().unwrap().push((id, text.to_owned()));
+        }
+        let interrupted = self.interrupted.lock().unwrap().get(&id)?.clone();
+        interrupted.notified().await;
+        Some(answer(&[b"\xff\x25\x05#70100Query execution was interrupted"]))
     }
 
     /// The binary protocol: every statement can be prepared, has one column, and as many parameters as question marks.

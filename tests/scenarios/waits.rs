@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use belay::topology::NodeState;
+use belay::topology::collations::{Collations, NodeCharsets};
 
 use crate::client::{Reply, one};
 use crate::node::{Act, recorded, rows};
@@ -94,4 +95,29 @@ async fn no_more_connections_than_allowed_however_many_clients() {
     }
     assert_eq!(world.node.connections_most.load(std::sync::atomic::Ordering::SeqCst), 2);
     world.until("all are free", |w| w.counts() == (2, 2, 0)).await;
+}
+
+#[tokio::test]
+async fn a_collation_that_the_next_node_lacks_is_told_once_and_costs_no_server_session() {
+    const GENERAL: (&str, &str, &str) = ("45", "utf8mb4_general_ci", "utf8mb4");
+    const MODERN: (&str, &str, &str) = ("255", "utf8mb4_0900_ai_ci", "utf8mb4");
+    let of = |rows: &[(&'static str, &'static str, &'static str)]| NodeCharsets {
+        collations: Collations::from_listing(rows.iter().copied()),
+        ..NodeCharsets::default()
+    };
+    let world = World::new(script, "server_connections_max = 1\n");
+    world.node_has(NodeState::Serving, of(&[GENERAL, MODERN]));
+    let mut client = world.client_in(255).await;
+    // From here on it is as if another node served, of another version.
+    world.node_has(NodeState::Serving, of(&[GENERAL]));
+    let Reply::Error(code, text, 0) = client.ask("SELECT 1").await else { panic!("no error") };
+    assert!(code == 1105 && text.contains("utf8mb4_0900_ai_ci") && text.contains("not executed"), "{code} {text}");
+    for _ in 0..3 {
+        assert_eq!(client.ask("SELECT 1").await, one("1"));
+    }
+    assert_eq!(world.counts().0, 1);
+    assert_eq!(world.node.connections_most.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(world.node.said().iter().filter(|said| *said == "SELECT 1").count(), 3);
+    // A new login with it falls back on this node.
+    assert_eq!(world.client_in(255).await.ask("SELECT 1").await, one("1"));
 }

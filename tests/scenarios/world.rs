@@ -28,7 +28,8 @@ use belay::proxy::login_target::ConfiguredAccounts;
 use belay::proxy::measure::{self, Measure};
 use belay::proxy::registry::Registry;
 use belay::proxy::session::ClientSession;
-use belay::topology::{ClusterSnapshot, NodeFacts, NodeId, NodeReport, NodeState};
+use belay::topology::{ClusterSnapshot, NodeCharsets, NodeFacts, NodeId, NodeReport, NodeState};
+use bytes::Bytes;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
@@ -99,13 +100,21 @@ impl World {
 
     /// The node is in this state from now on.
     pub fn node_is(&self, state: NodeState) {
+        self.node_has(state, NodeCharsets::default());
+    }
+
+    /// The same, and these are its character sets.
+    pub fn node_has(&self, state: NodeState, charsets: NodeCharsets) {
         let facts = NodeFacts {
             version: "10.11.19-MariaDB".into(),
             flavor: Flavor::MariaDb,
             uptime_s: 9,
             ..Default::default()
         };
-        self.publisher.report(NodeId(0), NodeReport { state, facts: Some(facts), ..NodeReport::default() });
+        self.publisher.report(
+            NodeId(0),
+            NodeReport { state, facts: Some(facts), charsets: Arc::new(charsets), ..NodeReport::default() },
+        );
     }
 
     /// A client that has logged in, with DEPRECATE_EOF.
@@ -115,6 +124,24 @@ impl World {
 
     /// A client that has logged in, with these capabilities and those that all have.
     pub async fn client_with(&self, capabilities: Capabilities) -> Client {
+        let mut client = self.arrive(capabilities, None, 45);
+        assert_eq!(client.reply().await, Reply::Ok);
+        client
+    }
+
+    /// A client that has logged in with this collation.
+    pub async fn client_in(&self, collation: u16) -> Client {
+        let mut client = self.arrive(Capabilities::DEPRECATE_EOF, None, collation);
+        assert_eq!(client.reply().await, Reply::Ok);
+        client
+    }
+
+    /// A client that logs in with this schema, and waits for the OK.
+    pub fn client_of(&self, schema: &'static str) -> Client {
+        self.arrive(Capabilities::DEPRECATE_EOF, Some(Bytes::from_static(schema.as_bytes())), 45)
+    }
+
+    fn arrive(&self, capabilities: Capabilities, schema: Option<Bytes>, collation: u16) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let registration = self.cx.registry.register("test".into());
         let mut io = PacketIo::new(Stream::Plain(Plain::Unix(ours)));
@@ -123,12 +150,12 @@ impl World {
             io,
             user: "app".into(),
             account: account(),
-            schema: None,
+            schema,
             capabilities: Capabilities::PROTOCOL_41
                 | Capabilities::TRANSACTIONS
                 | Capabilities::SESSION_TRACK
                 | capabilities,
-            collation: 45,
+            collation,
             attributes: Vec::new(),
             opening: Some(opening()),
             dedicated: None,
@@ -141,9 +168,7 @@ impl World {
             }
             drop(registration);
         });
-        let mut client = Client::new(theirs);
-        assert_eq!(client.reply().await, Reply::Ok);
-        client
+        Client::new(theirs)
     }
 
     /// Counted, free and waiting server sessions.

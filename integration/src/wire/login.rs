@@ -56,17 +56,24 @@ pub struct Login<'a> {
     pub schema: Option<&'a str>,
     /// Capabilities to ask for.
     pub caps: u32,
+    /// Collation; a login has room for its low byte.
+    pub collation: u16,
 }
 
 impl<'a> Login<'a> {
     /// A login without a schema and with the usual capabilities.
     pub fn new(user: &'a str, password: &'a str) -> Login<'a> {
-        Login { user, password, schema: None, caps: caps::DEFAULT }
+        Login { user, password, schema: None, caps: caps::DEFAULT, collation: 45 }
     }
 
     /// The same with a schema.
     pub fn schema(self, schema: &'a str) -> Login<'a> {
         Login { schema: Some(schema), ..self }
+    }
+
+    /// The same with this collation.
+    pub fn collation(self, collation: u16) -> Login<'a> {
+        Login { collation, ..self }
     }
 
     /// The same with more capabilities.
@@ -91,6 +98,7 @@ impl Wire {
         let at = |i: usize| rest.get(i + 1).copied().ok_or_else(bad);
         self.connection_id = u32::from_le_bytes([at(0)?, at(1)?, at(2)?, at(3)?]);
         self.nonce = rest.get(5..13).ok_or_else(bad)?.to_vec();
+        self.collation = at(15)?;
         self.server_caps = u32::from_le_bytes([at(13)?, at(14)?, at(18)?, at(19)?]);
         let tail = rest.get(32..).ok_or_else(bad)?;
         self.nonce.extend_from_slice(tail.get(..12).ok_or_else(bad)?);
@@ -111,7 +119,7 @@ impl Wire {
         let mut p = Vec::with_capacity(128);
         p.extend_from_slice(&self.caps.to_le_bytes());
         p.extend_from_slice(&(1u32 << 30).to_le_bytes());
-        p.push(45);
+        p.push(login.collation as u8);
         p.resize(p.len() + 23, 0);
         p.extend_from_slice(login.user.as_bytes());
         p.push(0);
@@ -136,7 +144,8 @@ impl Wire {
         p.push(answer.len() as u8);
         p.extend_from_slice(&answer);
         p.extend_from_slice(login.schema.unwrap_or_default().as_bytes());
-        p.extend_from_slice(&[0, 45, 0]);
+        p.push(0);
+        p.extend_from_slice(&login.collation.to_le_bytes());
         p.extend_from_slice(plugin.as_bytes());
         p.push(0);
         self.send_command(0x11, &p)?;

@@ -145,6 +145,8 @@ pub struct Wire {
     pub(crate) plugin: String,
     /// What the server said it can do.
     pub server_caps: u32,
+    /// The low byte of the server's collation, as the greeting says it.
+    pub collation: u8,
     /// Status flags of the last answer.
     pub status: u16,
 }
@@ -181,6 +183,7 @@ impl Wire {
             nonce: Vec::new(),
             plugin: String::new(),
             server_caps: 0,
+            collation: 0,
             status: 0,
         })
     }

@@ -222,16 +222,17 @@ impl Wire {
             let p = self.read_packet()?;
             error_of(&p)?;
             match p.split_first() {
+                // MySQL ends a result that breaks off in a routine so, whatever was agreed.
+                Some((0xfe, mut rest)) if p.len() == 5 || !deprecate_eof && p.len() < 9 => {
+                    rows.warnings = u16_of(&mut rest);
+                    rows.status = u16_of(&mut rest);
+                    return Ok(rows);
+                }
                 Some((0xfe, rest)) if deprecate_eof && p.len() < super::FRAME_BYTES_MAX => {
                     if let Reply::Ok { status, warnings, .. } = ok_of(rest)? {
                         rows.status = status;
                         rows.warnings = warnings;
                     }
-                    return Ok(rows);
-                }
-                Some((0xfe, mut rest)) if !deprecate_eof && p.len() < 9 => {
-                    rows.warnings = u16_of(&mut rest);
-                    rows.status = u16_of(&mut rest);
                     return Ok(rows);
                 }
                 _ if binary => rows.rows.push(vec![Some(p)]),

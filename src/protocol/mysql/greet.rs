@@ -208,7 +208,7 @@ pub fn change_user(payload: &[u8], capabilities: Capabilities, scramble: Scrambl
         user: String::from_utf8_lossy(&command.user).into_owned(),
         schema: command.schema,
         capabilities,
-        collation: command.collation.unwrap_or(45),
+        collation: command.collation.unwrap_or(0),
         attributes: command.attributes,
         answer: ClientAnswer {
             plugin,

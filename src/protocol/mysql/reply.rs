@@ -22,6 +22,8 @@
 //!   one 0xFE-OK is, as if there were no rows.
 //! - MySQL sets PS_OUT_PARAMS and MORE_RESULTS only in the first EOF of the result that holds the OUT parameters of a CALL, yet
 //!   an OK follows.
+//! - MySQL ends a result that breaks off, in a routine whose handler catches the error, by an EOF of five bytes even with `DEPRECATE_EOF`; the
+//!   results behind it end as agreed. MariaDB ends it as agreed.
 //! - COM_SET_OPTION and COM_DEBUG answer with EOF, or with `DEPRECATE_EOF` with an OK whose header is 0xFE.
 
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
@@ -418,7 +420,7 @@ impl ReplyTracker {
 
     /// The status in an EOF or 0xFE-OK.
     fn end_status(&self, payload: &[u8]) -> Result<StatusFlags, ReplyError> {
-        if self.deprecate_eof() {
+        if self.deprecate_eof() && !EofPacket::is_old_end(payload) {
             Ok(OkPacket::decode(payload, self.caps)?.status)
         } else {
             Ok(EofPacket::decode(payload)?.status)

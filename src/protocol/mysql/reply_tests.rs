@@ -53,6 +53,32 @@ fn follow(shape: ReplyShape, caps: Capabilities, frames: &[&[u8]]) -> (Vec<Frame
 use FrameKind as K;
 
 #[test]
+fn an_old_end_of_rows_where_none_was_agreed() {
+    // MySQL 9.7: SELECT a, round(a, -19) breaks off at its second row, the handler shows the errors.
+    let frames: [&[u8]; 10] = [
+        b"\x02",
+        COLUMN,
+        COLUMN,
+        b"\x011\x010",
+        b"\xfe\0\0\x2a\0",
+        b"\x01",
+        COLUMN,
+        b"\x07handler",
+        b"\xfe\0\0\x2a\0\0\0",
+        b"\0\0\0\x22\0\0\0",
+    ];
+    for shape in [ReplyShape::Query, ReplyShape::Execute] {
+        let (kinds, tracker) = follow(shape, DEPRECATE, &frames);
+        let ends = [K::ResultEnd, K::ColumnCount, K::ColumnDef, K::Row, K::ResultEnd, K::Ok];
+        assert_eq!(kinds[4..], ends);
+        assert_eq!(tracker.result_index(), 2);
+    }
+    // One without a row before the error.
+    let (kinds, _) = follow(ReplyShape::Query, DEPRECATE, &[b"\x01", COLUMN, b"\xfe\0\0\x2a\0", b"\0\0\0\x22\0\0\0"]);
+    assert_eq!(kinds[2..], [K::ResultEnd, K::Ok]);
+}
+
+#[test]
 fn rows_with_and_without_eof() {
     let (kinds, tracker) = follow(
         ReplyShape::Query,

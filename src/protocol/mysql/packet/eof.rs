@@ -9,6 +9,8 @@ use crate::protocol::mysql::codec::{DecodeError, Reader};
 pub const EOF_HEADER: u8 = 0xFE;
 /// An EOF packet is shorter than this; a longer payload that starts with 0xFE is a row.
 pub const EOF_BYTES_LIMIT: usize = 9;
+/// An EOF packet of this protocol. The OK in its place (with `DEPRECATE_EOF`) is two bytes longer at least.
+const EOF_BYTES: usize = 5;
 
 /// What an EOF packet says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -20,6 +22,12 @@ pub struct EofPacket {
 }
 
 impl EofPacket {
+    /// Whether a payload that ends rows is an EOF packet even where `DEPRECATE_EOF` was agreed: MySQL 9.7 ends a result so that breaks off in a routine
+    /// whose handler catches the error.
+    pub fn is_old_end(payload: &[u8]) -> bool {
+        payload.len() == EOF_BYTES && payload.first() == Some(&EOF_HEADER)
+    }
+
     /// Reads an EOF packet.
     pub fn decode(payload: &[u8]) -> Result<EofPacket, DecodeError> {
         let mut r = Reader::new(payload);
@@ -50,6 +58,13 @@ mod tests {
         let mut out = BytesMut::new();
         eof.encode(&mut out);
         assert_eq!(&out[..], bytes);
+    }
+
+    #[test]
+    fn an_old_end_of_rows_is_told_from_the_ok_in_its_place() {
+        assert!(EofPacket::is_old_end(b"\xfe\0\0\x2a\0"));
+        assert!(!EofPacket::is_old_end(b"\xfe\0\0\x2a\0\0\0"));
+        assert!(!EofPacket::is_old_end(b"\0\0\0\x2a\0"));
     }
 
     #[test]
