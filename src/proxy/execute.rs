@@ -518,7 +518,7 @@ impl Way {
     fn next<'a>(&'a mut self, bytes: &'a [u8], progress: &Progress, error: Option<u16>) -> Option<&'a [u8]> {
         if !self.begun {
             // What another statement of the same text has answered before is no refusal of the whole.
-            let alone = self.kept.is_empty() && Doubtful::is_error(bytes);
+            let alone = Doubtful::is_error(if self.kept.is_empty() { bytes } else { &self.kept });
             self.doubtful = *progress == Progress::Done && alone && error.is_some_and(failover::may_be_refusal);
             let more = self.keeps && *progress == Progress::More && self.kept.len() + bytes.len() < KEPT_BYTES_MAX;
             if self.doubtful || more {

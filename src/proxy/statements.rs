@@ -162,7 +162,11 @@ impl ClientSession {
             return self.refuse(head, error).await;
         }
         match ClientSession::plan_prepared_kill(statement, &header, payload) {
-            Some(Ok(kill)) => return Box::pin(self.kill(head, kill)).await,
+            Some(Ok(kill)) => {
+                let class = statement.facts.class;
+                self.cx.measure.statement(class);
+                return Box::pin(self.kill(head, kill)).await;
+            }
             Some(Err(error)) => return self.refuse(head, error).await,
             None => {}
         }
