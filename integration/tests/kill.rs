@@ -305,6 +305,7 @@ fn every_way_to_say_kill_hits_the_client_and_nobody_on_the_node() -> Result<()> 
         w.query(&format!("SET @id = {id}"))?;
         w.query("EXECUTE k USING @id").map(|_| ())
     })?;
+    scene.hits("USING a number", |w, id| w.query(&format!("EXECUTE k USING {id}")).map(|_| ()))?;
     scene.hits("immediate", |w, id| w.query(&format!("EXECUTE IMMEDIATE 'KILL QUERY {id}'")).map(|_| ()))?;
     scene.hits("immediate USING", |w, id| {
         w.query(&format!("EXECUTE IMMEDIATE 'KILL QUERY ?' USING {id}")).map(|_| ())

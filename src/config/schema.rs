@@ -118,6 +118,8 @@ pub const SECTIONS: &[Section] = &[
 const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 const MANY: i64 = 10_000_000;
+/// Half of the connection ids that one instance has.
+const CLIENTS_MAX: i64 = 2_000_000;
 
 const fn key(
     section: &'static str,
@@ -140,9 +142,9 @@ pub const KEYS: &[Key] = &[
         "TCP addresses, host:port or [ipv6]:port."),
     key("listen", "unix_sockets", Paths, Value("[]"), "",
         "Paths of unix sockets."),
-    key("listen", "client_connections_max", Integer(1, MANY), Value("10000"), "connections",
+    key("listen", "client_connections_max", Integer(1, CLIENTS_MAX), Value("10000"), "connections",
         "Clients beyond this number get error 1040."),
-    key("listen", "logins_max", Integer(1, MANY), Value("1000"), "connections",
+    key("listen", "logins_max", Integer(1, CLIENTS_MAX), Value("1000"), "connections",
         "Connections that have not logged in yet; beyond this number new ones are closed."),
     key("listen", "login_timeout_ms", Integer(1, HOUR_MS), Value("10000"), "ms",
         "A login that takes longer is ended."),

@@ -534,7 +534,7 @@ impl Way {
     fn next<'a>(&'a mut self, bytes: &'a [u8], progress: &Progress, error: Option<u16>) -> Option<&'a [u8]> {
         if !self.begun {
             // What another statement of the same text has answered before is no refusal of the whole.
-            let alone = self.kept.is_empty() && Doubtful::is_error(bytes);
+            let alone = Doubtful::is_error(if self.kept.is_empty() { bytes } else { &self.kept });
             let doubtful =
                 |code| failover::may_be_refusal(code) || self.prepares && code == errors::TOO_MANY_STATEMENTS;
             self.doubtful = *progress == Progress::Done && alone && error.is_some_and(doubtful);
@@ -581,4 +581,27 @@ pub(super) fn command_packet(command: u8, rest: &[u8]) -> BytesMut {
 /// The text of a COM_QUERY or COM_STMT_PREPARE payload.
 pub(super) fn text_of(payload: &Bytes) -> Bytes {
     payload.slice(1.min(payload.len())..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_behind_another_answer_is_no_refusal_of_the_whole() {
+        let (ok, err): (&[u8], &[u8]) = (&[1, 0, 0, 1, 0], &[3, 0, 0, 1, 0xFF, 0x0A, 0x05]);
+        let way = |keeps| Way { keeps, kept: BytesMut::new(), begun: false, doubtful: false };
+        // Two statements of one text, answered in one piece.
+        let (both, mut several) = ([ok, err].concat(), way(false));
+        assert_eq!(several.next(&both, &Progress::Done, Some(1290)), Some(&both[..]));
+        assert!(several.begun && !several.doubtful);
+        let mut alone = way(false);
+        assert_eq!(alone.next(err, &Progress::Done, Some(1290)), None);
+        assert!(alone.doubtful);
+        // In two pieces.
+        let (mut kept, (first, second)) = (way(true), err.split_at(5));
+        assert_eq!(kept.next(first, &Progress::More, None), None);
+        assert_eq!(kept.next(second, &Progress::Done, Some(1290)), None);
+        assert!(kept.doubtful && kept.kept[..] == *err);
+    }
 }

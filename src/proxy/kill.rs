@@ -22,7 +22,7 @@ use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Execution;
 use crate::proxy::wire::RequestHead;
 use crate::session::statement::ClientStatement;
-use crate::session::text_statement::{self, Immediate, Said, Source, Value};
+use crate::session::text_statement::{self, Immediate, Source, Value};
 use crate::sql::kill::{Operand, evaluate};
 use crate::sql::{Facts, Flavor as LexFlavor, Kill, KillTarget, StatementCount, Verb};
 use crate::topology::NodeId;
@@ -136,12 +136,16 @@ impl ClientSession {
     }
 
     fn plan_execute(&self, sql: &[u8]) -> Option<Result<PlannedKill, ErrorReply>> {
-        let Some(Said::Execute { name, using }) = text_statement::read(sql, &self.lex_context()) else { return None };
+        let (name, parameters) = text_statement::read_execution(sql, &self.lex_context())?;
         let statement = self.text_statements.get(&name).filter(|s| text_statement::is_kill(&s.facts))?;
         if self.names_uncertain {
             return Some(Err(errors::kill_unseen("by a name that code out of sight may have changed")));
         }
-        let parameters = using.into_iter().map(Value::Variable).collect();
+        let mariadb = matches!(self.lex_flavor, LexFlavor::MariaDb { .. });
+        if !mariadb && parameters.iter().any(|value| matches!(value, Value::Integer(_))) {
+            // A syntax error there.
+            return None;
+        }
         Some(Ok(PlannedKill { text: statement.source.clone(), kill: statement.facts.kill?, parameters }))
     }
 

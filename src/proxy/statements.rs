@@ -25,7 +25,7 @@ use crate::proxy::wire::RequestHead;
 use crate::session::pins::PinReason;
 use crate::session::state::ParseState;
 use crate::session::statement::{ClientStatement, ClientStatements};
-use crate::sql::{Facts, Flavor as LexFlavor};
+use crate::sql::{Facts, Flavor as LexFlavor, StatementClass};
 
 /// Which form of execution a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,10 @@ impl ClientSession {
         let kill = self.may_execute(head, id, execution).map(|()| self.plan_prepared_kill(head, id, execution));
         let served = match kill {
             Ok(None) => self.execute_statement(head, id, execution).await,
-            Ok(Some(Ok(kill))) => return Box::pin(self.kill(head, kill)).await,
+            Ok(Some(Ok(kill))) => {
+                self.cx.measure.statement(StatementClass::Admin);
+                return Box::pin(self.kill(head, kill)).await;
+            }
             Ok(Some(Err(error))) | Err(error) => self.refused(head, error).await,
         };
         let flow = match &served {

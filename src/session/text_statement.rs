@@ -180,15 +180,19 @@ pub fn read_immediate(sql: &[u8], cx: &LexContext) -> Option<Immediate> {
     }
     text.keyword(b"EXECUTE")?;
     text.keyword(b"IMMEDIATE")?;
-    let (source, mut using) = (text.source(cx)?, Vec::new());
-    if !text.at_end() {
-        text.keyword(b"USING")?;
-        using.push(text.value()?);
-        while text.byte(b',') {
-            using.push(text.value()?);
-        }
+    let source = text.source(cx)?;
+    Some(Immediate { source, using: text.using()? })
+}
+
+/// Reads `EXECUTE name [USING @a, 7, …]` (integers: MariaDB), as strictly as [`read`]: the name in lower case and the values.
+pub fn read_execution(sql: &[u8], cx: &LexContext) -> Option<(Arc<str>, Vec<Value>)> {
+    let mut text = Text { rest: sql };
+    if cx.multibyte != MultiByte::None {
+        return None;
     }
-    text.at_end().then_some(Immediate { source, using })
+    text.keyword(b"EXECUTE")?;
+    let name = text.name()?;
+    Some((name, text.using()?))
 }
 
 /// Reads `PREPARE name FROM @variable`: the name and the variable, both in lower case.
@@ -333,6 +337,19 @@ impl<'a> Text<'a> {
         }
         let word = self.word().filter(|word| word.len() <= 20 && word.iter().all(u8::is_ascii_digit))?;
         std::str::from_utf8(word).ok()?.parse().ok().map(Value::Integer)
+    }
+
+    /// What may follow to the end of the text: USING and its values.
+    fn using(&mut self) -> Option<Vec<Value>> {
+        let mut using = Vec::new();
+        if !self.at_end() {
+            self.keyword(b"USING")?;
+            using.push(self.value()?);
+            while self.byte(b',') {
+                using.push(self.value()?);
+            }
+        }
+        self.at_end().then_some(using)
     }
 
     fn source(&mut self, cx: &LexContext) -> Option<Source> {
@@ -486,6 +503,13 @@ mod tests {
         {
             assert_eq!(read(sql), None, "{sql}");
         }
+        let read = |sql: &str| read_execution(sql.as_bytes(), &LexContext::default());
+        assert_eq!(
+            read("EXECUTE K USING 7, @A"),
+            Some(("k".into(), vec![Value::Integer(7), Value::Variable("a".into())]))
+        );
+        assert_eq!(read("EXECUTE k;"), Some(("k".into(), Vec::new())));
+        assert_eq!(read("EXECUTE IMMEDIATE 'KILL 7'"), None);
         let read = |sql: &str| read_prepare_from_variable(sql.as_bytes(), &LexContext::default());
         assert_eq!(read("PREPARE K FROM @Q"), Some(("k".into(), "q".into())));
         assert_eq!(read("PREPARE k FROM 'KILL 7'"), None);

@@ -176,4 +176,28 @@ mod tests {
         assert_eq!(value(&"(".repeat(100_000)), None);
         assert_eq!(value(&format!("1{}", "+1".repeat(100))), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_within_limits(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let mut asked = 0u32;
+            let _ = evaluate(&text, &LexContext::default(), &mut |_| {
+                asked += 1;
+                Some(i128::MAX)
+            });
+            proptest::prop_assert!(asked < TOKENS_MAX);
+        }
+
+        #[test]
+        fn sums_are_sums(first in 0u64.., rest in proptest::collection::vec((proptest::bool::ANY, 0u64..), 0..20)) {
+            let mut text = first.to_string();
+            let mut wanted = i128::from(first);
+            for (minus, n) in rest {
+                text += &format!(" {} ({n})", if minus { '-' } else { '+' });
+                wanted += if minus { -i128::from(n) } else { i128::from(n) };
+            }
+            let tokens = 1 + 4 * (text.matches('(').count() as u32);
+            proptest::prop_assert_eq!(value(&text), (tokens < TOKENS_MAX).then_some(wanted));
+        }
+    }
 }
