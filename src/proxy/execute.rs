@@ -590,7 +590,7 @@ mod tests {
     #[test]
     fn an_error_behind_another_answer_is_no_refusal_of_the_whole() {
         let (ok, err): (&[u8], &[u8]) = (&[1, 0, 0, 1, 0], &[3, 0, 0, 1, 0xFF, 0x0A, 0x05]);
-        let way = |keeps| Way { keeps, kept: BytesMut::new(), begun: false, doubtful: false };
+        let way = |keeps| Way { keeps, prepares: false, kept: BytesMut::new(), begun: false, doubtful: false };
         // Two statements of one text, answered in one piece.
         let (both, mut several) = ([ok, err].concat(), way(false));
         assert_eq!(several.next(&both, &Progress::Done, Some(1290)), Some(&both[..]));

@@ -23,12 +23,12 @@ pub struct Untold {
 }
 
 impl Untold {
-    /// Something was lost; what was lost before stays to be told, too.
+    /// Something was lost; what was lost before stays to be told, too, and is not laid at another node.
     pub fn add(&mut self, loss: Loss) {
         self.loss = Some(match self.loss.take() {
             None => loss,
             Some(before) => Loss {
-                node: loss.node,
+                node: before.node,
                 transaction: before.transaction || loss.transaction,
                 state: before.state.union(loss.state),
             },
@@ -73,7 +73,7 @@ mod tests {
         reasons.iter().for_each(|reason| {
             state.insert(*reason);
         });
-        Loss { node: "n".into(), transaction, state }
+        Loss { node: if transaction { "n" } else { "m" }.into(), transaction, state }
     }
 
     #[test]
@@ -84,6 +84,7 @@ mod tests {
                 untold.add(first.clone());
                 untold.add(second.clone());
                 let told = untold.tell().unwrap();
+                assert_eq!(told.node, first.node, "the first one is where it began");
                 assert_eq!(told.transaction, first.transaction || second.transaction);
                 assert_eq!(told.state, first.state.union(second.state));
                 assert!(!untold.is_some());
@@ -97,7 +98,8 @@ mod tests {
         untold.add(loss(true, &[PinReason::TemporaryTable]));
         untold.roll_back();
         assert!(untold.is_some() && !untold.transaction());
-        assert_eq!(untold.tell(), Some(loss(false, &[PinReason::TemporaryTable])));
+        let told = untold.tell().unwrap();
+        assert_eq!((told.transaction, told.state), (false, loss(false, &[PinReason::TemporaryTable]).state));
         untold.add(loss(true, &[]));
         untold.roll_back();
         assert!(!untold.is_some());

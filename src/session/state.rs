@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::baseline::{Baseline, NODE_OWNED};
-use super::user_variables::{UserValue, UserVariables};
+use super::user_variables::{UserValue, UserVariables, ValueType};
 use crate::sql::{LexContext, MultiByte};
 
 /// The connection's character sets. `collation_connection: None` means: the default collation of `connection` on whatever server.
@@ -82,14 +82,10 @@ pub struct ParseState {
 /// Equal where a server understands every text alike: of user variables the types matter, not the values.
 impl PartialEq for ParseState {
     fn eq(&self, other: &ParseState) -> bool {
-        let same = |(a, b): (&(Arc<str>, Option<UserValue>), &(Arc<str>, Option<UserValue>))| {
-            a.0 == b.0 && a.1.as_ref().map(UserValue::kind) == b.1.as_ref().map(UserValue::kind)
-        };
         self.variables == other.variables
             && self.charsets == other.charsets
             && self.schema == other.schema
-            && self.user_variables.len() == other.user_variables.len()
-            && self.user_variables.iter().zip(&other.user_variables).all(same)
+            && self.kinds().eq(other.kinds())
     }
 }
 
@@ -115,6 +111,11 @@ impl ParseState {
     pub fn is_that_of(&self, state: &SessionState) -> bool {
         let names: Vec<Arc<str>> = self.user_variables.iter().map(|(name, _)| name.clone()).collect();
         *self == state.parse_state(&names)
+    }
+
+    /// The types of the user variables, by name.
+    fn kinds(&self) -> impl Iterator<Item = (&Arc<str>, Option<(ValueType, &[u8])>)> {
+        self.user_variables.iter().map(|(name, value)| (name, value.as_ref().map(UserValue::kind)))
     }
 
     /// The user variables whose types it holds.
@@ -516,7 +517,6 @@ fn seed() -> foldhash::fast::FixedState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::user_variables::ValueType;
 
     fn baseline() -> Arc<Baseline> {
         Arc::new(Baseline::new([
