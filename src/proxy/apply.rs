@@ -36,9 +36,8 @@ impl ClientSession {
             self.diagnostics_lost = false;
         }
         // Of several statements, those before the one that failed were done; OceanBase does so with the items of one.
-        let nothing_done = report.error.is_some()
-            && facts.statements == StatementCount::One
-            && self.lex_flavor != LexFlavor::OceanBase;
+        let all_or_nothing = self.lex_flavor != LexFlavor::OceanBase || facts.set.len() == 1;
+        let nothing_done = report.error.is_some() && facts.statements == StatementCount::One && all_or_nothing;
         let mut unreported = self.of_request.assigned.as_ref().is_some_and(|a| a.unfollowed) && !nothing_done;
         for change in &report.changes {
             unreported |= self.apply_change(change);
@@ -190,12 +189,9 @@ impl ClientSession {
         let sql_mode = self.state.get("sql_mode").map_or(&b""[..], |v| v.as_ref());
         let has = |mode: &[u8]| sql_mode.split(|b| *b == b',').any(|m| m.eq_ignore_ascii_case(mode));
         LexContext {
-            no_backslash_escapes: self.status.contains(StatusFlags::NO_BACKSLASH_ESCAPES)
-                || has(b"NO_BACKSLASH_ESCAPES"),
-            ansi_quotes: has(b"ANSI_QUOTES")
-                || has(b"ANSI")
-                || (matches!(self.lex_flavor, LexFlavor::MariaDb { .. })
-                    && self.status.contains(StatusFlags::ANSI_QUOTES)),
+            // The status flags say it too, and not always the truth: see `contradicting_flags`.
+            no_backslash_escapes: has(b"NO_BACKSLASH_ESCAPES"),
+            ansi_quotes: has(b"ANSI_QUOTES") || has(b"ANSI"),
             multibyte: multi_byte(&self.state.charsets().client),
             flavor: self.lex_flavor,
             oracle_mode: has(b"ORACLE"),
