@@ -562,6 +562,26 @@ fn of_one_request(mut stage: Stage) -> Result<()> {
     stage.belay.assert_healthy()
 }
 
+/// A trigger stops the clock of the server session: that pins, also where another variable explains the change.
+fn stopped_clock(mut stage: Stage) -> Result<()> {
+    let mut admin = Wire::login(&stage.direct, &Login::new(ADMIN, ADMIN).schema("test"))?;
+    admin.query("DROP TABLE IF EXISTS sf_clock")?;
+    admin.query("CREATE TABLE sf_clock (id INT)")?;
+    let sets = "BEGIN SET timestamp = 1000; SET time_zone = '+01:00'; END";
+    admin.query(&format!("CREATE TRIGGER sf_clock BEFORE INSERT ON sf_clock FOR EACH ROW {sets}"))?;
+    let mut a = stage.client()?;
+    a.query("INSERT INTO sf_clock VALUES (1)")?;
+    assert!(direct() || stage.pinned()? > 0.0);
+    assert_eq!(a.text("SELECT UNIX_TIMESTAMP()")?, "1000", "its own");
+    stage.belay.assert_healthy()
+}
+
+#[test]
+fn a_clock_that_a_trigger_stops() -> Result<()> {
+    stopped_clock(Stage::mariadb(&*shared::mariadb()?, 1)?)?;
+    stopped_clock(Stage::mysql(&*shared::mysql()?, 1)?)
+}
+
 #[test]
 fn what_was_refused_is_over() -> Result<()> {
     of_one_request(Stage::mariadb(&*shared::mariadb()?, 1)?)?;
