@@ -451,7 +451,7 @@ const SETS: &str = "SELECT @@character_set_client, @@character_set_connection, @
      @@autocommit, @@sql_mode";
 
 /// Character sets that are reported in any order, in part, or not at all; and what an answer reports that is not the last word.
-const REPORTED_IN_PART: [&str; 19] = [
+const REPORTED_IN_PART: [&str; 20] = [
     "SET character_set_connection = latin1, collation_connection = latin1_bin",
     "SET collation_connection = utf8mb4_bin, character_set_connection = utf8mb4",
     "SET collation_connection = utf8mb4_bin",
@@ -463,6 +463,7 @@ const REPORTED_IN_PART: [&str; 19] = [
     "SET CHARACTER SET latin1",
     "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
     "INSERT INTO sf_names VALUES (1)",
+    "PREPARE sf FROM \"SELECT 'text'\"",
     "SET NAMES utf8mb4; SET @@collation_connection = utf8mb4_bin",
     "SET @@character_set_results = latin1, @@character_set_client = latin1",
     "SET @@sql_mode = 'ANSI_QUOTES'",
@@ -479,7 +480,7 @@ fn reported_in_part(mut stage: Stage) -> Result<()> {
     for sql in [
         "DROP TABLE IF EXISTS sf_names",
         "CREATE TABLE sf_names (id INT)",
-        "CREATE TRIGGER sf_names BEFORE INSERT ON sf_names FOR EACH ROW SET NAMES latin1",
+        "CREATE TRIGGER sf_names BEFORE INSERT ON sf_names FOR EACH ROW BEGIN SET NAMES latin1; SET sql_mode = 'ANSI_QUOTES'; END",
         "DROP DATABASE IF EXISTS sf_binary",
         "CREATE DATABASE sf_binary COLLATE utf8mb4_bin",
         "GRANT ALL ON sf_binary.* TO app",
@@ -559,6 +560,26 @@ fn of_one_request(mut stage: Stage) -> Result<()> {
         assert_eq!(look(&mut a, SETS)?, look(&mut b, SETS)?, "{refused}");
     }
     stage.belay.assert_healthy()
+}
+
+/// A trigger stops the clock of the server session: that pins, also where another variable explains the change.
+fn stopped_clock(mut stage: Stage) -> Result<()> {
+    let mut admin = Wire::login(&stage.direct, &Login::new(ADMIN, ADMIN).schema("test"))?;
+    admin.query("DROP TABLE IF EXISTS sf_clock")?;
+    admin.query("CREATE TABLE sf_clock (id INT)")?;
+    let sets = "BEGIN SET timestamp = 1000; SET time_zone = '+01:00'; END";
+    admin.query(&format!("CREATE TRIGGER sf_clock BEFORE INSERT ON sf_clock FOR EACH ROW {sets}"))?;
+    let mut a = stage.client()?;
+    a.query("INSERT INTO sf_clock VALUES (1)")?;
+    assert!(direct() || stage.pinned()? > 0.0);
+    assert_eq!(a.text("SELECT UNIX_TIMESTAMP()")?, "1000", "its own");
+    stage.belay.assert_healthy()
+}
+
+#[test]
+fn a_clock_that_a_trigger_stops() -> Result<()> {
+    stopped_clock(Stage::mariadb(&*shared::mariadb()?, 1)?)?;
+    stopped_clock(Stage::mysql(&*shared::mysql()?, 1)?)
 }
 
 #[test]

@@ -36,9 +36,8 @@ impl ClientSession {
             self.diagnostics_lost = false;
         }
         // Of several statements, those before the one that failed were done; OceanBase does so with the items of one.
-        let nothing_done = report.error.is_some()
-            && facts.statements == StatementCount::One
-            && self.lex_flavor != LexFlavor::OceanBase;
+        let all_or_nothing = self.lex_flavor != LexFlavor::OceanBase || facts.set.len() == 1;
+        let nothing_done = report.error.is_some() && facts.statements == StatementCount::One && all_or_nothing;
         let mut unreported = self.of_request.assigned.as_ref().is_some_and(|a| a.unfollowed) && !nothing_done;
         for change in &report.changes {
             unreported |= self.apply_change(change);
@@ -188,11 +187,8 @@ impl ClientSession {
     /// How the lexer has to read this client's statements.
     pub(super) fn lex_context(&self) -> LexContext {
         let lexing = self.state.lexing();
-        let maria = matches!(self.lex_flavor, LexFlavor::MariaDb { .. });
         LexContext {
-            no_backslash_escapes: lexing.no_backslash_escapes
-                || self.status.contains(StatusFlags::NO_BACKSLASH_ESCAPES),
-            ansi_quotes: lexing.ansi_quotes || (maria && self.status.contains(StatusFlags::ANSI_QUOTES)),
+            // What it reads by is the state's: the status flags say it too, and not always the truth, see `contradicting_flags`.
             flavor: self.lex_flavor,
             ignore_space: lexing.ignore_space || self.capabilities.contains(Capabilities::IGNORE_SPACE),
             multi_statements: self.capabilities.contains(Capabilities::MULTI_STATEMENTS),

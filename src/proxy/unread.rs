@@ -45,13 +45,16 @@ impl ClientSession {
     /// ANSI_QUOTES set behind a routine that set sql_mode, though the mode itself is put back (observed).
     pub(super) fn contradicting_flags(&self, before: StatusFlags) -> Vec<&'static str> {
         let changed = |flags: StatusFlags| (self.status ^ before).intersects(flags);
-        let mode = self.state.get("sql_mode").map_or(&b""[..], |v| v.as_ref());
-        let has = |word: &[u8]| mode.split(|b| *b == b',').any(|m| m.eq_ignore_ascii_case(word));
         let mut names = Vec::new();
         let on = self.state.get("autocommit").map(|v| v.eq_ignore_ascii_case(b"ON") || v.as_ref() == b"1");
         if on.is_some_and(|on| on != self.status.contains(StatusFlags::AUTOCOMMIT)) {
             names.push("autocommit");
         }
+        if !changed(StatusFlags::NO_BACKSLASH_ESCAPES | StatusFlags::ANSI_QUOTES) {
+            return names;
+        }
+        let mode = self.state.get("sql_mode").map_or(&b""[..], |v| v.as_ref());
+        let has = |word: &[u8]| mode.split(|b| *b == b',').any(|m| m.eq_ignore_ascii_case(word));
         let escapes = has(b"NO_BACKSLASH_ESCAPES") != self.status.contains(StatusFlags::NO_BACKSLASH_ESCAPES);
         let quotes = matches!(self.lex_flavor, LexFlavor::MariaDb { .. })
             && has(b"ANSI_QUOTES") != self.status.contains(StatusFlags::ANSI_QUOTES);
@@ -102,7 +105,9 @@ impl ClientSession {
             }
         }
         // A SET that stands in none of these texts may have no scope.
-        let set_out_of_sight = facts.effects.contains(Effects::TEXT_EXECUTE) || facts.verb == Verb::BeginNotAtomic;
+        let nothing_else = report.error.is_some() || !report.had_columns && report.row_count == 0;
+        let executed = facts.effects.contains(Effects::TEXT_EXECUTE) && nothing_else;
+        let set_out_of_sight = executed || facts.verb == Verb::BeginNotAtomic;
         if flavor == Flavor::MariaDb && set_out_of_sight {
             for name in ["sql_mode"].into_iter().chain(CHARSET_GROUP) {
                 self.unread_variables.add(name);

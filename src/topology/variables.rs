@@ -63,6 +63,9 @@ const NOT_REPLAYED: &[(&str, NotReplayed, &str)] = &[
     ("warning_count", Refused, "an answer of the last statement"),
 ];
 
+/// Of those that are not replayed: answers of the last statement, which change without a SET.
+const AN_ANSWER: [&str; 2] = ["identity", "last_insert_id"];
+
 /// Families of names, by how they begin.
 const NOT_REPLAYED_PREFIXES: &[(&str, NotReplayed, &str)] = &[
     ("debug", Pins, "a debugging aid"),
@@ -127,14 +130,17 @@ pub struct TrackedVariables {
 }
 
 impl TrackedVariables {
-    /// From the answer of [`listing_sql`]: all names but those of the static list.
+    /// From the answer of [`listing_sql`]: all names but those of the static list. Of these a change is reported as well, so that one out of sight pins.
     pub fn from_listing<'a>(names: impl IntoIterator<Item = &'a str>) -> TrackedVariables {
-        let names: BTreeSet<String> = names
-            .into_iter()
-            .filter(|n| is_name(n) && not_replayed(n).is_none())
-            .map(str::to_ascii_lowercase)
-            .collect();
+        let reported = |name: &str| match not_replayed(name) {
+            None => true,
+            Some((Pins | Volatile, _)) => !AN_ANSWER.contains(&name),
+            Some((Refused | Own, _)) => false,
+        };
+        let mut names: BTreeSet<String> =
+            names.into_iter().filter(|n| is_name(n)).map(str::to_ascii_lowercase).filter(|n| reported(n)).collect();
         let joined = names.iter().map(String::as_str).collect::<Vec<_>>().join(",").into();
+        names.retain(|name| not_replayed(name).is_none());
         TrackedVariables { names: names.into_iter().map(Into::into).collect(), joined }
     }
 
@@ -157,7 +163,7 @@ impl TrackedVariables {
         self.names.iter().map(|n| &**n)
     }
 
-    /// The names joined by commas: the value for `session_track_system_variables`. Letters, digits and underscores only.
+    /// The names, and those that pin, joined by commas: the value for `session_track_system_variables`. Letters, digits and underscores only.
     pub fn joined(&self) -> &str {
         &self.joined
     }
@@ -278,7 +284,7 @@ mod tests {
     #[test]
     fn tracked_names_are_lower_case_sorted_and_safe() {
         let t = TrackedVariables::from_listing(["TIME_ZONE", "SQL_MODE", "TIMESTAMP", "x',y", ""]);
-        assert_eq!(t.joined(), "sql_mode,time_zone");
+        assert_eq!(t.joined(), "sql_mode,time_zone,timestamp", "what is not replayed is reported");
         assert!(t.contains("Sql_Mode") && t.contains("time_zone") && !t.contains("timestamp"));
         let t = TrackedVariables::from_session_listing(["SQL_MODE", "version", "datadir", "tx_isolation"]);
         assert_eq!(t.joined(), "sql_mode,tx_isolation");
