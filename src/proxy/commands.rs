@@ -18,6 +18,7 @@ use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::SessionState;
 use crate::session::transaction::Transaction;
+use crate::topology::NodeId;
 
 impl ClientSession {
     /// COM_RESET_CONNECTION: the server session that is bound, or any, is reset, and what it says is the client's new state.
@@ -56,28 +57,20 @@ impl ClientSession {
             // If the reset fails the lease is gone, and what it held must be told: its pins go off the pool's list while the list can be found.
             self.note_lost(&lease, Stage::Clean);
             self.unbound_from(&lease);
-            let reset = self.reset_for_client(lease).await;
-            match reset {
-                Err(NotLanded::ClientGone) => return Flow::End,
-                Err(NotLanded::Interrupted) if !dedicated => return self.not_reset(errors::interrupted_before()).await,
-                _ => {}
-            }
-            let Ok(lease) = reset else {
-                let role_lost = kept.remove(PinReason::Role) || role_unread;
-                kept.remove(PinReason::Xa);
-                if role_lost && !dedicated {
-                    let error = errors::state_lost(&self.cx.node_name(node), "role", self.lost.transaction());
-                    self.start_over();
-                    return self.reply_error(&error).await;
+            let lease = match self.reset_for_client(lease).await {
+                Ok(lease) => lease,
+                Err(why) => {
+                    let role_lost = kept.remove(PinReason::Role) || role_unread;
+                    kept.remove(PinReason::Xa);
+                    if let Some(flow) = self.reset_failed(node, dedicated, role_lost, &why).await {
+                        return flow;
+                    }
+                    if Instant::now() > hold_until {
+                        let error = errors::no_node("server sessions were lost while they were reset");
+                        return self.not_reset(error).await;
+                    }
+                    continue;
                 }
-                if dedicated {
-                    return Flow::End;
-                }
-                self.cx.cluster.suspect(node);
-                if Instant::now() > hold_until {
-                    return self.not_reset(errors::no_node("server sessions were lost while they were reset")).await;
-                }
-                continue;
             };
             let schema = self.state.schema().cloned();
             // MariaDB goes back to the character sets of the login, which was belay's own; MySQL to the global ones.
@@ -117,6 +110,23 @@ impl ClientSession {
     async fn not_reset(&mut self, why: ErrorReply) -> Flow {
         let error = self.tell_lost().unwrap_or(why);
         self.reply_error(&error).await
+    }
+
+    /// What a reset that did not succeed leads to; `None`: it is to be tried on another server session.
+    async fn reset_failed(&mut self, node: NodeId, dedicated: bool, role_lost: bool, why: &NotLanded) -> Option<Flow> {
+        if dedicated || matches!(why, NotLanded::ClientGone) {
+            return Some(Flow::End);
+        }
+        if role_lost {
+            let error = errors::state_lost(&self.cx.node_name(node), "role", self.lost.transaction());
+            self.start_over();
+            return Some(self.reply_error(&error).await);
+        }
+        if matches!(why, NotLanded::Interrupted) {
+            return Some(self.not_reset(errors::interrupted_before()).await);
+        }
+        self.cx.cluster.suspect(node);
+        None
     }
 
     /// Whether a reset is better done on another server session: a KILL may still arrive at the bound one, or it keeps what no reset takes away.
