@@ -289,8 +289,7 @@ impl ClientSession {
         }
         let Some(mut lease) = self.lease.take() else { return Ok(()) };
         if let Some(owner) = lease.unread_insert_id.take() {
-            let answer = lease.conn.query("SELECT LAST_INSERT_ID()").await.ok();
-            let id = answer.and_then(|a| std::str::from_utf8(a.single()?).ok()?.parse().ok());
+            let id = lease.read_insert_id().await;
             self.cx.insert_id_read(owner, lease.serial, id);
         }
         let node = lease.node;

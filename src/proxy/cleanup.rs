@@ -54,6 +54,11 @@ pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
         Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES")),
     ];
     let session = &mut *lease;
+    if let Some(owner) = session.unread_insert_id.take() {
+        // The reset would end it.
+        let id = session.read_insert_id().await;
+        cx.insert_id_read(owner, session.serial, id);
+    }
     let answers = flight::fly(&mut session.conn, b"", &asks).await.ok()?;
     let [reset, tracked, role, variables] = answers.as_slice() else { return None };
     if [reset, tracked, variables].into_iter().any(|a| a.error.is_some()) {
@@ -75,8 +80,5 @@ pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
     session.last_insert_id = Some(0);
     // MariaDB and MySQL drop it with the reset, and say so once they track again.
     session.next_transaction = Pending::Nothing;
-    if let Some(owner) = session.unread_insert_id.take() {
-        cx.insert_id_lost(owner, session.serial);
-    }
     Some(lease)
 }

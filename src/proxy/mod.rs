@@ -13,6 +13,7 @@ pub mod errors;
 mod execute;
 mod failed;
 pub mod hidden_code;
+mod insert_id;
 pub mod kill;
 pub mod login_nodes;
 pub mod login_target;

@@ -16,10 +16,10 @@ use crate::proxy::bind::BindEnd;
 use crate::proxy::causal::NotCaughtUp;
 use crate::proxy::errors;
 use crate::proxy::execute::{Kind, Request};
-use crate::proxy::registry::InsertId;
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Execution;
 use crate::router::{self, Against, Choice, ClusterView, Kept, SessionView, StatementKind, Stay, Why, kind};
+use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
@@ -105,10 +105,8 @@ impl ClientSession {
             Some(Against::Serializable)
         } else if self.found_rows.is_none() && asks(VolatileKind::FoundRows) {
             Some(Against::FoundRows)
-        } else if matches!(*self.handle.insert_id(), InsertId::On(_))
-            && (asks(VolatileKind::LastInsertId)
-                || asks(VolatileKind::LastInsertIdVar)
-                || asks(VolatileKind::IdentityVar))
+        } else if self.handle.insert_id().server_session().is_some()
+            && self.insert_id_need(facts) != InsertIdNeed::Nothing
         {
             Some(Against::LastInsertId)
         } else if self.readers.rest_until.is_some_and(|until| Instant::now() < until) {

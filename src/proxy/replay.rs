@@ -10,14 +10,15 @@ use bytes::{Bytes, BytesMut};
 use crate::error::Stage;
 use crate::failover;
 use crate::pool::flight::{self, Answer, Ask};
+use crate::pool::session::ASK_INSERT_ID;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::protocol::mysql::packet::session_state::{SessionChange, SessionChanges};
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
-use crate::proxy::registry::InsertId;
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Missing;
+use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::NextTransaction;
 use crate::session::plan::{ReplayPlan, Unreachable};
 use crate::session::state::SessionState;
@@ -73,11 +74,11 @@ impl ClientSession {
     /// `statement`: a prepared statement that has to be there too.
     pub(super) async fn replay(
         &mut self,
-        needs_insert_id: bool,
+        insert_id: InsertIdNeed,
         clear_diagnostics: bool,
         statement: Option<u32>,
     ) -> Result<(), BindEnd> {
-        let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
+        let wanted_id = self.wanted_insert_id(insert_id)?;
         let plan = self.plan(wanted_id)?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let unread = lease.unread_insert_id.filter(|other| *other != self.handle.id);
@@ -118,6 +119,7 @@ impl ClientSession {
         lease.behaviour.set(Capabilities::MULTI_STATEMENTS, multi);
         if let Some(id) = plan.last_insert_id {
             lease.last_insert_id = Some(id);
+            lease.unread_insert_id = None;
         }
         self.cx.measure.replayed(&plan);
         match (missing, flown.prepared) {
@@ -242,17 +244,6 @@ impl ClientSession {
         self.unbound_from(&lease);
         errors::replay_differs(&name, variable)
     }
-
-    /// The value that LAST_INSERT_ID() must have on the bound server session; `None` if it has it already.
-    fn wanted_insert_id(&self) -> Result<Option<u64>, BindEnd> {
-        let Some(lease) = &self.lease else { return Ok(None) };
-        match *self.handle.insert_id() {
-            InsertId::Zero => Ok(Some(0)),
-            InsertId::Known(id) => Ok(Some(id)),
-            InsertId::On(serial) if serial == lease.serial => Ok(None),
-            InsertId::On(_) | InsertId::Lost => Err(BindEnd::Refused(errors::value_lost("LAST_INSERT_ID()"))),
-        }
-    }
 }
 
 /// The variable that a node made another value of than the plan's, and that value.
@@ -306,7 +297,7 @@ fn entries_of(
 ) -> Result<Vec<Entry>, Arc<str>> {
     let mut entries = Vec::with_capacity(3);
     if let Some(other) = unread {
-        let ask = Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()"));
+        let ask = Ask::Query(Bytes::from_static(ASK_INSERT_ID));
         entries.push(Entry { ask, purpose: Purpose::InsertIdOf(other) });
     }
     if let Some(role) = &plan.role {

@@ -265,14 +265,8 @@ impl ClientSession {
 
     /// After a server session was thrown away: what only it knew is lost.
     pub(super) fn server_session_gone(&self, lease: &Lease) {
-        let mut insert_id = self.handle.insert_id();
-        if *insert_id == super::registry::InsertId::On(lease.serial) {
-            *insert_id = super::registry::InsertId::Lost;
-        }
-        if let Some(other) = lease.unread_insert_id
-            && other != self.handle.id
-        {
-            drop(insert_id);
+        self.cx.insert_id_lost(self.handle.id, lease.serial);
+        if let Some(other) = lease.unread_insert_id {
             self.cx.insert_id_lost(other, lease.serial);
         }
     }

@@ -30,6 +30,7 @@ use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::text_statements::TextNeed;
 use crate::session::baseline::Baseline;
+use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, SessionState};
@@ -248,7 +249,7 @@ impl ClientSession {
 
     /// A server session in whatever state.
     pub(super) async fn bind_any(&mut self, hold_until: Instant) -> Result<Lease, BindEnd> {
-        self.bind(false, hold_until).await
+        self.bind(InsertIdNeed::Nothing, hold_until).await
     }
 
     /// The schema of a login: the node says whether it exists and whether the account may use it.

@@ -2,7 +2,7 @@
 //!
 //! What the server reports is the truth. The lexer fills what no server reports; a change that neither explains pins.
 
-use crate::sql::{Effects, Facts, StatementCount, TransactionControl, Verb, VolatileKind, XaVerb};
+use crate::sql::{Effects, Facts, StatementClass, StatementCount, TransactionControl, Verb, VolatileKind, XaVerb};
 
 use super::next_transaction::Characteristics;
 use super::pins::{PinReason, Pins};
@@ -52,11 +52,7 @@ pub fn foreseen(facts: &Facts) -> Pins {
     on(Effects::CALC_FOUND_ROWS, PinReason::FoundRows);
     on(Effects::SESSION_TRACKING, PinReason::SessionTracking);
     on(
-        Effects::TIMESTAMP_VARIABLE
-            | Effects::RAND_SEED
-            | Effects::INSERT_ID
-            | Effects::LAST_INSERT_ID_SET
-            | Effects::REPLICATION_VARIABLE,
+        Effects::TIMESTAMP_VARIABLE | Effects::RAND_SEED | Effects::INSERT_ID | Effects::REPLICATION_VARIABLE,
         PinReason::UnreportedVariable,
     );
     on(Effects::PROFILING, PinReason::Profiling);
@@ -70,6 +66,52 @@ pub fn foreseen(facts: &Facts) -> Pins {
         pins.insert(PinReason::UnreadStatement);
     }
     pins
+}
+
+/// What a statement has to do with LAST_INSERT_ID().
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InsertIdNeed {
+    /// Nothing, as far as its text tells.
+    Nothing,
+    /// It may make one, or keep the one that is there as the session's own; code of triggers and routines may read it.
+    Kept,
+    /// It reads it, in any of its forms.
+    Read,
+}
+
+/// What the statement has to do with LAST_INSERT_ID(). `auto_is_null`: `WHERE id IS NULL` reads it too.
+pub fn insert_id_need(facts: &Facts, auto_is_null: bool) -> InsertIdNeed {
+    let names = |kind: VolatileKind| {
+        matches!(kind, VolatileKind::LastInsertId | VolatileKind::IdentityVar | VolatileKind::LastInsertIdVar)
+    };
+    let reads = facts.effects.intersects(Effects::VOLATILE_HIDDEN | Effects::VARIABLES_LISTED)
+        || facts.volatile.iter().any(|call| names(call.kind));
+    if reads || (auto_is_null && facts.reads_tables) {
+        return InsertIdNeed::Read;
+    }
+    let kept = matches!(facts.class, StatementClass::Write | StatementClass::Call)
+        || facts.effects.intersects(MAY_SET_INSERT_ID | Effects::CREATE_TABLE_SELECT)
+        || !facts.certain;
+    if kept { InsertIdNeed::Kept } else { InsertIdNeed::Nothing }
+}
+
+/// What may give LAST_INSERT_ID() any value, or does so out of sight.
+const MAY_SET_INSERT_ID: Effects = Effects::ROUTINE
+    .union(Effects::LAST_INSERT_ID_SET)
+    .union(Effects::UNKNOWN)
+    .union(Effects::TEXT_EXECUTE)
+    .union(Effects::CUT_SHORT);
+
+/// Whether LAST_INSERT_ID() may be another one after a statement. `had_columns`: it answered with rows, whose end bears no id; `id`: its OK bears one, which
+/// may be one that the client gave.
+pub fn may_make_insert_id(facts: &Facts, had_columns: bool, failed: bool, id: bool) -> bool {
+    if facts.effects.intersects(MAY_SET_INSERT_ID) || !facts.certain {
+        return true;
+    }
+    let writes = facts.class == StatementClass::Write || facts.effects.contains(Effects::CREATE_TABLE_SELECT);
+    // LOAD DATA names none; what failed may have made some before it did (observed).
+    let unsaid = had_columns || failed || facts.verb == Verb::Load || facts.statements != StatementCount::One;
+    writes && (id || unsaid)
 }
 
 /// The pins after a statement of a session that had `before`.

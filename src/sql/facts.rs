@@ -372,6 +372,8 @@ bitflags::bitflags! {
         const USER_VARIABLES_UNNAMED = 1 << 43;
         /// Names a table that lists user variables.
         const USER_VARIABLES_LISTED = 1 << 44;
+        /// Names a list of session variables: SHOW VARIABLES, or a table of them. The last insert id is one of them.
+        const VARIABLES_LISTED = 1 << 50;
         /// Touches state that the lexer cannot name.
         const UNKNOWN = 1 << 63;
     }
@@ -554,6 +556,8 @@ pub struct Facts {
     pub locking_read: bool,
     /// FROM stands in it: it may read rows.
     pub reads_tables: bool,
+    /// FROM stands in it outside parentheses, and behind it the name of a table (other than DUAL) or a derived one.
+    pub from_table: bool,
     /// Volatile calls that can be rewritten, in the order of the text. Filled for a single statement only; elsewhere [`Effects::VOLATILE_HIDDEN`] is set.
     pub volatile: SmallVec<[VolatileCall; 2]>,
     /// The assignments of SET (not those of SET STATEMENT), of all statements, in the order of the text.
