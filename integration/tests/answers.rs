@@ -1,6 +1,8 @@
 //! What is asked about the last statements is the client's own, whoever else used the server session: LAST_INSERT_ID(), warnings, counts.
 //! The oracle is the server: two clients, each with a connection of its own.
 
+use std::time::{Duration, Instant};
+
 use belay_integration::belay::{Belay, Options, direct};
 use belay_integration::oracle::{Step, assert_same};
 use belay_integration::paths::Scratch;
@@ -104,6 +106,123 @@ fn a_statement_that_makes_no_id_leaves_the_client_s_own() -> Result<()> {
         }
         steps.push(Sql("DROP TABLE ids, oth"));
         stage.same(&steps)?;
+    }
+    Ok(())
+}
+
+/// Uses a table on every server session, by another client: it clears the messages there.
+const USES: Step<'static> = Disturb("DELETE FROM oth");
+/// Uses none: on MariaDB the messages that were there stay.
+const IDLES: Step<'static> = Disturb("SELECT 1");
+const TABLES: [Step<'static>; 3] = [
+    Sql("DROP TABLE IF EXISTS msg, oth"),
+    Sql("CREATE TABLE msg (id INT PRIMARY KEY, v TINYINT)"),
+    Sql("CREATE TABLE oth (v INT)"),
+];
+
+#[test]
+fn the_messages_of_a_client_outlive_that_others_use_its_server_session() -> Result<()> {
+    let makes = [
+        Sql("INSERT IGNORE INTO msg VALUES (1, 1000), (2, 1), (3, 4000)"),
+        Sql("INSERT INTO msg VALUES (1, 1)"),
+        Sql("SELECT nothing_of_this_name"),
+        Sql("SELECT 1/0, 'x' + 1"),
+        Prepared("SELECT 1/0", &[]),
+        Prepared("INSERT INTO msg VALUES (1, ?)", &["1"]),
+        Sql("DROP TABLE IF EXISTS nowhere, nowhere_else"),
+    ];
+    let asks = [
+        Sql("SHOW WARNINGS"),
+        Sql("SHOW ERRORS"),
+        Sql("SHOW COUNT(*) WARNINGS"),
+        Sql("SHOW COUNT(*) ERRORS"),
+        Sql("SHOW WARNINGS LIMIT 1"),
+        Sql("SHOW WARNINGS LIMIT 1, 5"),
+        Sql("SHOW ERRORS LIMIT 0"),
+        Sql("SELECT @@error_count, @@warning_count"),
+        Sql("SHOW WARNINGS"),
+        Prepared("SELECT @@warning_count", &[]),
+    ];
+    for mut stage in Stage::each(1)? {
+        let mut steps = TABLES.to_vec();
+        for other in [USES, IDLES] {
+            for make in &makes {
+                for keeps in [None, Some("SELECT 1"), Some("SET @x = 1"), Some("SELECT v FROM msg WHERE id = 1")] {
+                    steps.extend([Sql("DELETE FROM msg WHERE id <> 1"), make.clone(), other.clone()]);
+                    steps.extend(keeps.map(Sql));
+                    for ask in &asks {
+                        steps.extend([other.clone(), ask.clone()]);
+                    }
+                }
+            }
+        }
+        steps.push(Sql("DROP TABLE msg, oth"));
+        stage.same(&steps)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_reads_the_messages_of_another() -> Result<()> {
+    for mut stage in Stage::each(1)? {
+        let (mut a, mut b) = (stage.client()?, stage.client()?);
+        b.query("DROP TABLE IF EXISTS msg")?;
+        b.query("CREATE TABLE msg (id INT PRIMARY KEY, secret CHAR(20) UNIQUE)")?;
+        b.query("INSERT INTO msg VALUES (1, 'of b')")?;
+        let questions =
+            ["SHOW WARNINGS", "SHOW ERRORS", "SHOW COUNT(*) WARNINGS", "SELECT @@error_count, @@warning_count"];
+        for leaves in [false, true] {
+            for question in questions {
+                // B idles with its error, or has gone on to a statement that leaves it where it is (MariaDB), or to one of a client that goes.
+                let mut c = stage.client()?;
+                assert_eq!(c.query("INSERT INTO msg VALUES (2, 'of b')").unwrap_err().code(), 1062);
+                if leaves {
+                    c.query("SELECT 1")?;
+                    drop(c);
+                }
+                a.query("SELECT 1")?;
+                let told = a.query(question)?.rows().texts();
+                assert!(told.iter().flatten().all(|value| value == "0"), "{question}: {told:?}");
+                assert_eq!(a.query("GET DIAGNOSTICS @n = NUMBER").is_ok(), true);
+                assert_eq!(a.text("SELECT @n")?, "0", "{question}");
+            }
+        }
+        b.query("DROP TABLE msg")?;
+        stage.belay.assert_healthy()?;
+    }
+    Ok(())
+}
+
+/// Whoever waits gets the server session of a client that keeps it for its warnings, its count, or what it has set for its next transaction.
+#[test]
+fn a_client_that_idles_with_warnings_is_in_nobodys_way() -> Result<()> {
+    for mut stage in Stage::each(2)? {
+        let (mut a, mut b, mut c) = (stage.client()?, stage.client()?, stage.client()?);
+        c.query("SELECT 1")?;
+        let mut worst = Duration::ZERO;
+        for round in 0..10 {
+            for keeper in [&mut a, &mut b] {
+                match round % 3 {
+                    0 => assert_eq!(keeper.query("SELECT nothing_of_this_name").unwrap_err().code(), 1054),
+                    1 => assert_eq!(keeper.query("SELECT 1/0")?.rows().warnings, 1),
+                    _ => {
+                        keeper.query("SELECT SQL_CALC_FOUND_ROWS id FROM shop.item LIMIT 1")?;
+                    }
+                }
+            }
+            let started = Instant::now();
+            assert_eq!(c.text("SELECT 3")?, "3");
+            worst = worst.max(started.elapsed());
+            for keeper in [&mut a, &mut b] {
+                match round % 3 {
+                    2 => assert_ne!(keeper.text("SELECT FOUND_ROWS()")?, "1"),
+                    _ => assert_eq!(keeper.query("SHOW WARNINGS")?.rows().rows.len(), 1),
+                }
+            }
+        }
+        // It took one to two seconds where belay waited for the pin to end by itself.
+        assert!(direct() || worst < Duration::from_millis(500), "{worst:?}");
+        stage.belay.assert_healthy()?;
     }
     Ok(())
 }

@@ -68,6 +68,7 @@ fn session(serial: u64, behaves: u8, in_state: u8) -> (Box<ServerSession>, UnixS
             flavor: Flavor::MariaDb,
             status: StatusFlags::AUTOCOMMIT,
             tls: false,
+            messages: false,
         },
         behaviour: behaviour(behaves),
         state: state(in_state),

@@ -43,9 +43,7 @@ impl ClientSession {
             // An error carries no status flags: without autocommit the statement may have opened a transaction before it failed.
             self.transaction = Transaction::Open;
         }
-        if !facts.effects.contains(Effects::SHOW_DIAGNOSTICS) {
-            self.diagnostics_lost = false;
-        }
+        self.apply_messages(self.does_to_messages(facts), report);
         let mut unreported = std::mem::take(&mut self.sets_untracked) && report.error.is_none();
         for change in &report.changes {
             unreported |= self.apply_change(change);
@@ -69,6 +67,7 @@ impl ClientSession {
             oceanbase_flags(facts, report, &mut reported);
         }
         let mut pins = effects::after(self.pins, facts, &reported);
+        self.pin_messages(&mut pins);
         self.apply_user_variables(facts, report, &mut pins);
         self.apply_role(facts, report, &mut pins);
         if self.follows_name && !self.pins.contains(PinReason::TextPrepare) {

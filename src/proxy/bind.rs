@@ -148,11 +148,7 @@ impl ClientSession {
         if self.would_see_names(facts) {
             Box::pin(self.hide_names(facts)).await?;
         }
-        let stale_diagnostics = facts.effects.contains(Effects::SHOW_DIAGNOSTICS) && !self.untouched();
-        if stale_diagnostics && self.diagnostics_lost {
-            return Err(BindEnd::Refused(errors::value_lost("the warnings of the last statement")));
-        }
-        self.replay(insert_id, stale_diagnostics, statement).await
+        self.replay(facts, insert_id, statement).await
     }
 
     /// How well the server session fits that was just bound.

@@ -78,6 +78,8 @@ pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
     session.text_statements.clear();
     session.last_use = None;
     session.last_insert_id = Some(0);
+    // SHOW VARIABLES reads a table.
+    session.conn.messages = variables.warnings > 0;
     // MariaDB and MySQL drop it with the reset, and say so once they track again.
     session.next_transaction = Pending::Nothing;
     Some(lease)

@@ -11,6 +11,7 @@ use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
 use crate::proxy::session::{ClientSession, Flow, LASTING_STATUS};
 use crate::proxy::wire::RequestHead;
+use crate::session::diagnostics::Messages;
 use crate::session::held::Held;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
@@ -113,6 +114,7 @@ impl ClientSession {
         self.text_statements.clear();
         self.names_uncertain = false;
         self.row_count = 0;
+        self.messages = Messages::None;
         self.found_rows = Some(0);
         self.found_rows_here = false;
         // MariaDB forgets it with a reset (observed).

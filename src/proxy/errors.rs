@@ -239,6 +239,16 @@ pub fn replay_impossible(node: &str, variable: &str) -> ErrorReply {
     )
 }
 
+/// A question for the messages of the last statement that their copy does not answer.
+pub fn messages_copied() -> ErrorReply {
+    reply(
+        1105,
+        "belay: the warnings of the last statement are kept as a copy, since the server session they were on serves others: ask for them with \
+         SHOW WARNINGS, SHOW ERRORS, SHOW COUNT(*) or @@warning_count in a statement of its own"
+            .into(),
+    )
+}
+
 /// A value of the last statement that can't be known any more.
 pub fn value_lost(what: &str) -> ErrorReply {
     reply(

@@ -22,6 +22,7 @@ use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Execution;
 use crate::proxy::text_statements::{self, TextNeed};
 use crate::proxy::wire::{self, RequestHead, ServerRead};
+use crate::session::diagnostics::Does;
 use crate::session::pins::PinReason;
 use crate::sql::{Facts, StatementCount, TransactionControl};
 
@@ -166,6 +167,9 @@ impl ClientSession {
         self.cx.measure.statement(facts.class);
         if let Some(kill) = facts.kill.filter(|_| facts.statements == StatementCount::One) {
             return Box::pin(self.kill(head, kill)).await;
+        }
+        if let Some(flow) = Box::pin(self.answer_from_copy(head, &facts)).await {
+            return flow;
         }
         let release = matches!(
             facts.txn,
@@ -471,6 +475,12 @@ impl ClientSession {
         if let Some(lease) = &mut self.lease {
             let last = LastUse { client: self.handle.id, statement: self.statement };
             lease.last_use = (continued || !request.stateless).then_some(last);
+        }
+        if request.stateless && request.shape != ReplyShape::Prepare {
+            self.apply_messages(Does::Unknown, report);
+            let mut pins = self.pins;
+            self.pin_messages(&mut pins);
+            self.set_pins(pins);
         }
         if !request.stateless {
             self.apply(request.facts, report, request.kind);

@@ -18,6 +18,7 @@ pub mod kill;
 pub mod login_nodes;
 pub mod login_target;
 pub mod measure;
+mod messages;
 mod next_transaction;
 mod reader;
 pub mod registry;

@@ -19,6 +19,7 @@ use crate::proxy::execute::{Kind, Request};
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Execution;
 use crate::router::{self, Against, Choice, ClusterView, Kept, SessionView, StatementKind, Stay, Why, kind};
+use crate::session::diagnostics::{Does, Messages};
 use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
@@ -253,6 +254,11 @@ impl ClientSession {
                 Err(BindEnd::Refused(errors::not_on_a_reader(&self.cx.node_name(node), why, &self.pins.to_string())))
             }
             Stay::Leave => {
+                match self.does_to_messages(facts) {
+                    _ if self.messages != Messages::Here => {}
+                    Does::Clears => self.messages = Messages::None,
+                    Does::Keeps | Does::Unknown => Box::pin(self.copy_messages()).await,
+                }
                 self.leave_reader(kept.in_transaction).await;
                 Ok(())
             }
@@ -292,7 +298,6 @@ impl ClientSession {
         self.transaction = Transaction::Idle;
         self.status.remove(StatusFlags::IN_TRANS | StatusFlags::IN_TRANS_READONLY);
         // Nothing pins but what goes by itself.
-        self.diagnostics_lost |= self.pins.contains(PinReason::Diagnostics);
         self.set_pins(Pins::NONE);
         self.handle.decided(Instant::now(), "leave the reader", Some(node), "the statement is not for readers");
         if clean {

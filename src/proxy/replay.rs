@@ -18,10 +18,12 @@ use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Missing;
+use crate::session::diagnostics::{Does, Messages};
 use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::NextTransaction;
 use crate::session::plan::{ReplayPlan, Unreachable};
 use crate::session::state::SessionState;
+use crate::sql::Facts;
 
 /// What an entry is for. An error has the consequence that is named here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub(super) enum Purpose {
     InsertIdOf(u32),
     /// Makes a part of the state equal; it names the part. An error: half of the plan may be in force, so nobody can use the server session.
     State(&'static str),
-    /// Clears the diagnostics of others. An error is one of state.
+    /// Clears the messages of others. An error is one of state.
     Diagnostics,
     /// Lends a part of the state to the PREPARE behind it, or takes it back. An error is one of state.
     Lent(&'static str),
@@ -74,10 +76,11 @@ impl ClientSession {
     /// `statement`: a prepared statement that has to be there too.
     pub(super) async fn replay(
         &mut self,
+        facts: &Facts,
         insert_id: InsertIdNeed,
-        clear_diagnostics: bool,
         statement: Option<u32>,
     ) -> Result<(), BindEnd> {
+        let clear_diagnostics = self.must_clear_messages(facts).map_err(BindEnd::Refused)?;
         let wanted_id = self.wanted_insert_id(insert_id)?;
         let plan = self.plan(wanted_id)?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
@@ -98,6 +101,11 @@ impl ClientSession {
         let next = self.next_transaction_entry(more);
         if !more && next.is_none() {
             return Ok(());
+        }
+        if self.messages == Messages::Here && self.does_to_messages(facts) != Does::Clears {
+            // What belay says could clear the client's own.
+            Box::pin(self.copy_messages()).await;
+            return Box::pin(self.replay(facts, insert_id, statement)).await;
         }
         let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let entries = entries_of(&plan, unread, set_option, clear_diagnostics).and_then(|mut entries| {
@@ -287,8 +295,7 @@ pub(super) fn lent(want: &SessionState, have: &SessionState) -> Result<Vec<Entry
 
 /// What is said before the client's statement; the name of the variable that can't be put back, if one can't.
 ///
-/// What others left is read before anything could change it; their diagnostics are cleared last, by the one kind of statement that does so on every
-/// server: one that reads a table, even a derived one.
+/// What others left is read before anything could change it; their messages are cleared last.
 fn entries_of(
     plan: &ReplayPlan,
     unread: Option<u32>,
@@ -315,8 +322,7 @@ fn entries_of(
         entries.push(Entry::state("several statements", Ask::SetOption(u16::from(!on))));
     }
     if clear_diagnostics {
-        let ask = Ask::Query(Bytes::from_static(b"SELECT 1 FROM (SELECT 1) belay LIMIT 0"));
-        entries.push(Entry { ask, purpose: Purpose::Diagnostics });
+        entries.push(Entry { ask: Ask::ClearMessages, purpose: Purpose::Diagnostics });
     }
     Ok(entries)
 }

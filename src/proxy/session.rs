@@ -34,9 +34,10 @@ use crate::proxy::relay::{Cut, consume};
 use crate::proxy::send::Sending;
 use crate::proxy::text_statements::TextNeed;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
+use crate::session::diagnostics::Messages;
 use crate::session::held::{self, Held};
 use crate::session::next_transaction::Pending;
-use crate::session::pins::{PinReason, Pins};
+use crate::session::pins::Pins;
 use crate::session::state::{CharacterSets, ParseState, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::text_statement::TextStatements;
@@ -117,8 +118,8 @@ pub struct ClientSession {
     pub(super) last_gtid: Option<Bytes>,
     /// What is held on the bound server session by name; `None`: nothing.
     pub(super) held: Option<Box<Held>>,
-    /// Warnings of the last statement were not asked for in time, and are gone.
-    pub(super) diagnostics_lost: bool,
+    /// Where the messages of the last statement are.
+    pub(super) messages: Messages,
     /// The text of the prepared statement being executed, with values in place of calls.
     pub(super) execution_text: Option<Bytes>,
     /// The bound server session's id of the prepared statement being executed.
@@ -149,6 +150,9 @@ impl ClientSession {
     /// Serves the client until one of both ends it.
     pub async fn run(mut self) {
         loop {
+            if self.is_in_the_way() {
+                Box::pin(self.let_go()).await;
+            }
             if self.wants_capture() {
                 Box::pin(self.capture()).await;
             }
@@ -200,9 +204,8 @@ impl ClientSession {
         if signals & signal::DRAIN != 0 {
             self.draining = true;
         }
-        if signals & signal::PIN_EXPIRED != 0 {
-            self.expire_momentary_pins();
-            Box::pin(self.put_aside_next_transaction()).await;
+        if signals & (signal::PIN_EXPIRED | signal::PIN_WANTED) != 0 {
+            Box::pin(self.let_go()).await;
         }
         if signals & signal::NODE_LOST != 0
             && self.lease.as_ref().is_some_and(|lease| self.cx.cluster.load().is_down(lease.node))
@@ -269,18 +272,6 @@ impl ClientSession {
         if let Some(other) = lease.unread_insert_id {
             self.cx.insert_id_lost(other, lease.serial);
         }
-    }
-
-    fn expire_momentary_pins(&mut self) {
-        if self.transaction == Transaction::Open || self.pins.without_unread().is_lasting() {
-            return;
-        }
-        let mut pins = self.pins;
-        pins.remove(PinReason::Diagnostics);
-        pins.remove(PinReason::FoundRows);
-        self.diagnostics_lost = true;
-        self.set_pins(pins);
-        self.handle.decided(Instant::now(), "unpin", None, "the client did not ask for diagnostics in time");
     }
 
     /// The pins of this session, in its own notes, in the pool's and in the metrics.
@@ -375,6 +366,7 @@ impl ClientSession {
         self.sequence_here = false;
         self.forget_unread(self.pins);
         self.next_transaction_unbound();
+        self.messages_unbound();
         if let Some(lease) = &self.lease
             && let Some(endpoint) = lease.endpoint()
         {
@@ -384,7 +376,7 @@ impl ClientSession {
     }
 
     /// The status flags that are about the session; the others were about one answer.
-    fn lasting_status(&self) -> StatusFlags {
+    pub(super) fn lasting_status(&self) -> StatusFlags {
         const LASTING: StatusFlags = StatusFlags::IN_TRANS
             .union(StatusFlags::IN_TRANS_READONLY)
             .union(StatusFlags::AUTOCOMMIT)
@@ -423,6 +415,7 @@ impl ClientSession {
         let mut payload = BytesMut::new();
         encode_err(&mut payload, error, true);
         self.row_count = -1;
+        self.forget_messages();
         self.send(&wire::packet(&payload)).await
     }
 

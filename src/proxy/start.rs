@@ -30,6 +30,7 @@ use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::text_statements::TextNeed;
 use crate::session::baseline::Baseline;
+use crate::session::diagnostics::Messages;
 use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
@@ -100,7 +101,7 @@ impl ClientSession {
             last_gtid: None,
             held: None,
             unread: Vec::new(),
-            diagnostics_lost: false,
+            messages: Messages::None,
             execution_text: None,
             server_statement: None,
             parsed: None,

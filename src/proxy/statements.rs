@@ -17,15 +17,17 @@ use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::execute::{Kind, Request, Served, collation_of, command_packet, text_of};
+use crate::proxy::report::Report;
 use crate::proxy::send::{Sending, Sent};
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::text_statements::need_of;
 use crate::proxy::wire::RequestHead;
 use crate::router::StatementKind;
+use crate::session::diagnostics::Does;
 use crate::session::pins::PinReason;
 use crate::session::state::ParseState;
 use crate::session::statement::ClientStatement;
-use crate::sql::Facts;
+use crate::sql::{Facts, Verb};
 
 /// Which form of execution a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +78,7 @@ impl ClientSession {
         };
         match self.serve(request).await {
             Served::Answered(report) => {
-                self.diagnostics_lost = report.error.is_none() && report.warnings > 0;
-                if report.error.is_some() {
-                    self.keep_diagnostics();
-                }
+                self.prepare_answered(&facts, &report);
                 if let Some((server_id, params, columns)) = report.prepared {
                     let sets_untracked = self.sets_untracked_variable(&sql, &facts);
                     let collation = collation_of(&sql, &facts);
@@ -112,15 +111,24 @@ impl ClientSession {
         }
     }
 
-    /// The error of a PREPARE may still be asked for, where it is.
-    fn keep_diagnostics(&mut self) {
+    /// What a PREPARE brought, warnings or an error, may still be asked for where it is.
+    fn prepare_answered(&mut self, facts: &Facts, report: &Report) {
+        let does = match self.does_to_messages(facts) {
+            // It is prepared, and not asked yet.
+            Does::Keeps if matches!(facts.verb, Verb::Show | Verb::GetDiagnostics) => Does::Unknown,
+            does => does,
+        };
+        self.apply_messages(does, report);
+        let mut pins = self.pins;
+        self.pin_messages(&mut pins);
+        self.set_pins(pins);
+        if report.error.is_none() {
+            return;
+        }
         self.row_count = -1;
         if let Some(lease) = &mut self.lease {
             lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
         }
-        let mut pins = self.pins;
-        pins.insert(PinReason::Diagnostics);
-        self.set_pins(pins);
     }
 
     fn key(&self, id: u32, statement: &ClientStatement, text: Option<Bytes>) -> StatementKey {

@@ -119,9 +119,6 @@ pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
     let mut pins = before;
     // Momentary pins end with the next statement, unless that one asks for what they keep.
     let asks_diagnostics = facts.effects.contains(Effects::SHOW_DIAGNOSTICS);
-    if !asks_diagnostics {
-        pins.remove(PinReason::Diagnostics);
-    }
     let asks_found_rows = facts.volatile.iter().any(|call| call.kind == VolatileKind::FoundRows);
     if !asks_found_rows && !asks_diagnostics {
         pins.remove(PinReason::FoundRows);
@@ -131,9 +128,6 @@ pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
     pins = pins.union(if nothing_done { foreseen(facts).minus(harmless_if_failed()) } else { foreseen(facts) });
     if !reported.error {
         end_locks(&mut pins, facts);
-    }
-    if (reported.warnings > 0 || reported.error) && !asks_diagnostics {
-        pins.insert(PinReason::Diagnostics);
     }
     if reported.state_changed && !reported.values && !explained(facts, pins) {
         pins.insert(PinReason::UnexplainedChange);
@@ -221,17 +215,6 @@ mod tests {
         assert_eq!(pins_after(&["BACKUP STAGE START", "UNLOCK TABLES"]), "user_lock");
         assert_eq!(pins_after(&["LOCK TABLES t READ", "BACKUP UNLOCK"]), "lock_tables");
         assert_eq!(pins_after(&["LOCK TABLES t READ", "BEGIN"]), "");
-    }
-
-    #[test]
-    fn what_failed_or_left_warnings_is_kept_for_a_moment() {
-        let facts = analyse(b"INSERT INTO t VALUES (1)", &LexContext::default());
-        let failed = after(Pins::NONE, &facts, &Reported { error: true, ..Reported::default() });
-        assert_eq!(failed.to_string(), "diagnostics");
-        assert!(!failed.is_lasting());
-        let asked = after(failed, &analyse(b"SHOW WARNINGS", &LexContext::default()), &Reported::default());
-        assert_eq!(asked.to_string(), "diagnostics");
-        assert_eq!(after(asked, &facts, &Reported::default()).to_string(), "");
     }
 
     #[test]
