@@ -163,7 +163,7 @@ impl Endpoint {
             slot,
         });
         let holders: Vec<u32> =
-            inner.pinned.iter().filter(|(_, p)| !p.is_lasting()).map(|(client, _)| *client).collect();
+            inner.pinned.iter().filter(|(_, p)| p.has_momentary()).map(|(client, _)| *client).collect();
         drop(inner);
         for client in holders {
             self.clients.wanted(client);

@@ -48,10 +48,7 @@ struct Entry {
 impl ClientSession {
     /// Whether anything is to be asked, and nothing speaks against asking it now.
     pub(super) fn wants_capture(&self) -> bool {
-        let mut others = self.pins.without_unread();
-        if self.held.as_ref().is_some_and(|held| held.locks_to_ask().is_some()) {
-            others.remove(PinReason::UserLock);
-        }
+        let others = self.pins_not_to_ask();
         if self.pins == others {
             return false;
         }
@@ -60,6 +57,15 @@ impl ClientSession {
             let mut cx = Context::from_waker(Waker::noop());
             matches!(self.io.stream.poll_silence(&mut cx), Poll::Pending)
         }
+    }
+
+    /// The pins that no question of belay's can end.
+    pub(super) fn pins_not_to_ask(&self) -> Pins {
+        let mut others = self.pins.without_unread();
+        if self.held.as_ref().is_some_and(|held| held.locks_to_ask().is_some()) {
+            others.remove(PinReason::UserLock);
+        }
+        others
     }
 
     /// Asks, and takes every answer for what it means.

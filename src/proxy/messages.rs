@@ -105,8 +105,9 @@ impl ClientSession {
             && self.lease.as_ref().and_then(|lease| lease.endpoint()).is_some_and(|endpoint| endpoint.has_waiters())
     }
 
-    fn pins_for_a_moment(&self) -> bool {
-        self.transaction == Transaction::Idle && !self.pins.without_unread().is_lasting()
+    /// Whether nothing keeps the bound server session but what goes by itself.
+    pub(super) fn pins_for_a_moment(&self) -> bool {
+        self.transaction == Transaction::Idle && !self.pins_not_to_ask().is_lasting()
     }
 
     /// Keeps a copy of what a momentary pin is for, so that the server session can serve others.

@@ -183,8 +183,7 @@ impl ClientSession {
         scratch::give_back(&mut self.io.read_buf);
         scratch::give_back(&mut self.io.write_buf);
         self.release_if_free();
-        let momentary =
-            self.lease.is_some() && self.transaction == Transaction::Idle && !self.pins.without_unread().is_lasting();
+        let momentary = self.lease.is_some() && self.pins_for_a_moment();
         self.handle.goes_idle(Instant::now(), momentary);
     }
 
