@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use belay_integration::belay::{Belay, Options, direct};
 use belay_integration::oracle::{Step, assert_same};
 use belay_integration::paths::Scratch;
+use belay_integration::process::wait_for;
 use belay_integration::servers::{APP, MariaDb, MySql};
 use belay_integration::wire::{Login, Wire};
 use belay_integration::{Result, shared};
 
-use Step::{Command, Disturb, Prepared, Sql};
+use Step::{Command, Disturb, Prepare, Prepared, Sql};
 
 enum Server {
     MariaDb(std::sync::MutexGuard<'static, MariaDb>),
@@ -56,6 +57,13 @@ impl Stage {
 
     fn client(&self) -> Result<Wire> {
         Ok(Wire::login(&self.address, &Login::new(APP, APP).schema("test"))?)
+    }
+
+    /// Until no client keeps a server session.
+    fn wait_for_no_pin(&self) -> Result<()> {
+        wait_for("the end of all pins", Duration::from_secs(20), || {
+            (self.belay.metrics().ok()?.sum("belay_pinned", &[]) == 0.0).then_some(())
+        })
     }
 
     fn same(&mut self, steps: &[Step<'_>]) -> Result<()> {
@@ -223,6 +231,71 @@ fn a_client_that_idles_with_warnings_is_in_nobodys_way() -> Result<()> {
         // It took one to two seconds where belay waited for the pin to end by itself.
         assert!(direct() || worst < Duration::from_millis(500), "{worst:?}");
         stage.belay.assert_healthy()?;
+    }
+    Ok(())
+}
+
+/// What a client asks after a pause, in which its pin has ended by itself, is what it would hear of a server of its own.
+#[test]
+fn what_was_not_asked_in_time_is_known_all_the_same() -> Result<()> {
+    let cases = [
+        ("INSERT IGNORE INTO msg VALUES (1, 1000), (2, 4000)", "SHOW WARNINGS"),
+        ("SELECT SQL_CALC_FOUND_ROWS id FROM shop.item LIMIT 1", "SELECT FOUND_ROWS()"),
+        ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "SHOW WARNINGS"),
+    ];
+    for maria in [true, false] {
+        let server = if maria { Server::MariaDb(shared::mariadb()?) } else { Server::MySql(shared::mysql()?) };
+        let soon = |options: Options| options.server_connections_max(2).set("session", "diagnostics_pin_ms", 0);
+        let mut stage = Stage::new(server, soon)?;
+        let (mut wire, mut other) = (stage.client()?, stage.client()?);
+        let mut oracle = Wire::login(&stage.oracle(), &Login::new(APP, APP).schema("test"))?;
+        for table in ["DROP TABLE IF EXISTS msg", "CREATE TABLE msg (id INT PRIMARY KEY, v TINYINT)"] {
+            wire.query(table)?;
+        }
+        for (makes, asks) in cases {
+            for wire in [&mut oracle, &mut wire] {
+                wire.query("DELETE FROM msg")?;
+                wire.query(makes)?;
+                if makes.contains("msg") {
+                    // The other one of the two inserts the same rows.
+                    wire.query("SET @x = 1")?;
+                }
+            }
+            stage.wait_for_no_pin()?;
+            other.query("SELECT 1")?;
+            let (found, expected) = (wire.query(asks)?.rows().texts(), oracle.query(asks)?.rows().texts());
+            assert_eq!(found, expected, "{makes}: {asks}");
+        }
+        wire.query("DROP TABLE msg")?;
+        stage.belay.assert_healthy()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reset_ends_messages_and_a_prepare_makes_some() -> Result<()> {
+    for mut stage in Stage::each(1)? {
+        let mut steps = TABLES.to_vec();
+        // MySQL warns of FOUND_ROWS() itself, and not of the number in its place.
+        let last = if matches!(stage.server, Server::MariaDb(_)) { "SELECT FOUND_ROWS()" } else { "SHOW ERRORS" };
+        for ask in ["SHOW WARNINGS", "SELECT ROW_COUNT()", "SELECT @@error_count", "SHOW COUNT(*) WARNINGS", last] {
+            let counts = Sql("SELECT SQL_CALC_FOUND_ROWS 1 UNION SELECT 2 UNION SELECT 3 LIMIT 1");
+            steps.extend([counts.clone(), Sql("SELECT nothing_of_this_name"), USES, Command(0x1f), USES, Sql(ask)]);
+            steps.extend([Sql("SELECT 1/0"), Command(0x1f), Sql(ask), counts, Command(0x1f), Sql(ask)]);
+        }
+        for sql in ["SELECT nothing_of_this_name", "SELECT 1 FROM msg WHERE v = _latin1'x' COLLATE utf8mb4_bin"] {
+            steps.extend([Prepared(sql, &[]), USES, Sql("SHOW WARNINGS"), USES, Sql("SELECT ROW_COUNT()")]);
+        }
+        // With the warning of a PREPARE: MariaDB gives one for an obsolete type, MySQL for an obsolete function.
+        for sql in [
+            "SELECT CONVERT(v, CHAR CHARACTER SET utf8) FROM msg",
+            "SELECT SQL_CALC_FOUND_ROWS v FROM msg",
+            "SELECT v && 1 FROM msg",
+        ] {
+            steps.extend([Prepare(sql), USES, Sql("SHOW WARNINGS")]);
+        }
+        steps.push(Sql("DROP TABLE msg, oth"));
+        stage.same(&steps)?;
     }
     Ok(())
 }

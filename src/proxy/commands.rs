@@ -25,6 +25,13 @@ impl ClientSession {
             return Flow::End;
         }
         self.lost = None;
+        if self.pins.contains(PinReason::FoundRows) {
+            // Servers keep it through the reset, as they keep no message.
+            self.forget_messages();
+            self.copy_messages().await;
+            self.lost = None;
+        }
+        let found_rows = self.found_rows;
         let hold_until = Instant::now() + self.cx.hold_timeout;
         let role_unread = self.pins.contains(PinReason::UnreadRole);
         let role = self.state.role().cloned();
@@ -87,6 +94,7 @@ impl ClientSession {
             self.status = lease.conn.status & LASTING_STATUS;
             self.bound(lease);
             self.start_over();
+            self.found_rows = found_rows;
             self.set_idle_limit();
             if kept.contains(PinReason::Xa) {
                 self.held = Some(Box::new(Held::reset_in_xa()));
