@@ -8,7 +8,7 @@ use belay_integration::oracle::{Step, assert_same};
 use belay_integration::paths::Scratch;
 use belay_integration::process::wait_for;
 use belay_integration::servers::{APP, MariaDb, MySql};
-use belay_integration::wire::{Login, Wire};
+use belay_integration::wire::{Login, Wire, caps};
 use belay_integration::{Result, shared};
 
 use Step::{Command, Disturb, Prepare, Prepared, Sql};
@@ -66,6 +66,13 @@ impl Stage {
         })
     }
 
+    fn wait_for_server_sessions(&self, count: f64) -> Result<()> {
+        wait_for("so many server sessions", Duration::from_secs(20), || {
+            let now = self.belay.metrics().ok()?.sum("belay_server_connections", &[]);
+            (direct() || now == count).then_some(())
+        })
+    }
+
     fn same(&mut self, steps: &[Step<'_>]) -> Result<()> {
         assert_same(&self.oracle(), &self.address, &Login::new(APP, APP).schema("test"), steps)?;
         self.belay.assert_healthy()
@@ -101,6 +108,22 @@ fn a_statement_that_makes_no_id_leaves_the_client_s_own() -> Result<()> {
             for write in &written {
                 steps.extend([OTHERS, write.clone(), OTHERS, ID]);
             }
+            for set in [
+                "SELECT LAST_INSERT_ID(5)",
+                "UPDATE ids SET v = LAST_INSERT_ID(v + 1000) WHERE id >= 60",
+                "SET last_insert_id = 6",
+                "SET @@identity = 7",
+                "SELECT LAST_INSERT_ID(0)",
+            ] {
+                // It does not pin: the other one would wait in vain.
+                steps.extend([OTHERS, Sql(set), OTHERS, ID, OTHERS, Sql("SHOW VARIABLES LIKE 'last_insert_id'")]);
+                steps.extend([
+                    OTHERS,
+                    Sql("UPDATE ids SET v = -v"),
+                    Sql("SELECT LAST_INSERT_ID(v) FROM ids LIMIT 0"),
+                    ID,
+                ]);
+            }
             steps.push(Sql("DELETE FROM ids WHERE id >= 50"));
             if maria {
                 for block in [
@@ -114,6 +137,73 @@ fn a_statement_that_makes_no_id_leaves_the_client_s_own() -> Result<()> {
         }
         steps.push(Sql("DROP TABLE ids, oth"));
         stage.same(&steps)?;
+    }
+    Ok(())
+}
+
+/// Code that the text does not show reads the client's own id too: of a trigger, of a function, of `IS NULL` where the session wants it so.
+#[test]
+fn code_out_of_sight_finds_the_client_s_own_id() -> Result<()> {
+    for mut stage in Stage::each(1)? {
+        let mut steps = vec![
+            Sql("DROP TABLE IF EXISTS ids, oth, seen"),
+            Sql("CREATE TABLE ids (id INT AUTO_INCREMENT PRIMARY KEY, v INT)"),
+            Sql("CREATE TABLE oth (id INT AUTO_INCREMENT PRIMARY KEY, v INT) AUTO_INCREMENT = 700"),
+            Sql("CREATE TABLE seen (v INT)"),
+            Sql("CREATE TRIGGER sees BEFORE UPDATE ON ids FOR EACH ROW INSERT INTO seen VALUES (LAST_INSERT_ID())"),
+            Sql("INSERT INTO ids (v) VALUES (1), (2)"),
+        ];
+        steps.extend([OTHERS, Sql("UPDATE ids SET v = v + 1"), OTHERS, Sql("SELECT DISTINCT v FROM seen"), ID]);
+        // The last one, because it pins: nobody else could go on behind it.
+        steps.extend([
+            Sql("DELETE FROM ids"),
+            OTHERS,
+            Sql("SET sql_auto_is_null = 1"),
+            Sql("SELECT v FROM oth WHERE id IS NULL"),
+        ]);
+        steps.extend([Command(0x1f), OTHERS, Sql("DROP TABLE ids, oth, seen")]);
+        stage.same(&steps)?;
+    }
+    Ok(())
+}
+
+/// The server session that alone knows an id is closed, reset for another, or makes place: it is asked before.
+#[test]
+fn an_id_outlives_its_server_session() -> Result<()> {
+    for maria in [true, false] {
+        let server = if maria { Server::MariaDb(shared::mariadb()?) } else { Server::MySql(shared::mysql()?) };
+        let soon = |options: Options| {
+            options.server_connections_max(1).set("pool", "idle_timeout_ms", 1000).set(
+                "pool",
+                "server_connections_min",
+                0,
+            )
+        };
+        let mut stage = Stage::new(server, soon)?;
+        let mut a = stage.client()?;
+        a.query("DROP TABLE IF EXISTS ids")?;
+        a.query("CREATE TABLE ids (id INT AUTO_INCREMENT PRIMARY KEY, v INT) AUTO_INCREMENT = 41")?;
+        // Others with other capabilities need a server session of their own.
+        let other = Login::new(APP, APP).schema("test").with(caps::FOUND_ROWS);
+        for (case, id) in ["evicted", "reset", "idle"].into_iter().zip(41..) {
+            a.query("INSERT INTO ids (v) VALUES (1)")?;
+            match case {
+                "evicted" => {
+                    Wire::login(&stage.address, &other)?.query("SELECT 1")?;
+                }
+                "reset" => {
+                    stage.client()?.command(0x1f, b"")?;
+                }
+                _ => {
+                    for left in [1.0, 0.0] {
+                        stage.wait_for_server_sessions(left)?;
+                    }
+                }
+            }
+            assert_eq!(a.text("SELECT LAST_INSERT_ID()")?, id.to_string(), "{case}");
+        }
+        a.query("DROP TABLE ids")?;
+        stage.belay.assert_healthy()?;
     }
     Ok(())
 }

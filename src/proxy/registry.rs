@@ -395,3 +395,36 @@ impl Registry {
         self.sessions.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_id_is_told_once_it_was_read() {
+        let registry = Registry::new(0);
+        let client = registry.register("test".into());
+        *client.handle.insert_id() = InsertId::On(7);
+        assert!(Clients::needs_insert_id(&*registry, client.handle.id, 7));
+        registry.insert_id_read(client.handle.id, 8, Some(1));
+        let told = tokio::time::timeout(std::time::Duration::from_secs(9), client.handle.insert_id_told());
+        assert!(told.await.is_err(), "that was of another server session");
+        let read = async { registry.insert_id_read(client.handle.id, 7, Some(42)) };
+        tokio::join!(client.handle.insert_id_told(), read);
+        assert_eq!(*client.handle.insert_id(), InsertId::Known(42));
+        // Read before anybody waits.
+        *client.handle.insert_id() = InsertId::On(9);
+        registry.insert_id_read(client.handle.id, 9, None);
+        client.handle.insert_id_told().await;
+        assert_eq!(*client.handle.insert_id(), InsertId::Lost);
+    }
+
+    #[test]
+    fn a_lost_id_stays_lost_until_there_is_a_new_one() {
+        let new = InsertId::Lost.maybe_made_on(3);
+        assert_eq!(new, InsertId::NewOn(3));
+        assert_eq!(new.read(Some(0)), InsertId::Lost);
+        assert_eq!(new.maybe_made_on(4).read(Some(5)), InsertId::Known(5));
+        assert_eq!(InsertId::Zero.maybe_made_on(3).read(Some(0)), InsertId::Known(0));
+    }
+}
