@@ -25,13 +25,7 @@ impl ClientSession {
             return Flow::End;
         }
         self.lost = None;
-        if self.pins.contains(PinReason::FoundRows) {
-            // Servers keep it through the reset, as they keep no message.
-            self.forget_messages();
-            self.copy_messages().await;
-            self.lost = None;
-        }
-        let found_rows = self.found_rows;
+        let found_rows = self.found_rows_to_keep().await;
         let hold_until = Instant::now() + self.cx.hold_timeout;
         let role_unread = self.pins.contains(PinReason::UnreadRole);
         let role = self.state.role().cloned();
@@ -102,6 +96,16 @@ impl ClientSession {
             self.set_pins(kept);
             return self.reply_ok().await;
         }
+    }
+
+    /// FOUND_ROWS(), which servers keep through a reset, as they keep no message.
+    async fn found_rows_to_keep(&mut self) -> Option<u64> {
+        if self.pins.contains(PinReason::FoundRows) {
+            self.forget_messages();
+            self.copy_messages().await;
+            self.lost = None;
+        }
+        self.found_rows
     }
 
     /// Whether a reset is better done on another server session: a KILL may still arrive at the bound one, or it keeps what no reset takes away.

@@ -64,12 +64,8 @@ impl ClientSession {
         if self.insert_id_elsewhere().is_none() {
             return Ok(());
         }
-        match Box::pin(self.bind_where_insert_id_is()).await? {
-            // It is taken only where nothing is bound.
-            Some(lease) => lease.release(Instant::now()),
-            None => {}
-        }
-        Ok(())
+        // It is taken only where nothing is bound.
+        Box::pin(self.bind_where_insert_id_is()).await.map(|_| ())
     }
 
     /// Before a statement that reads it: whether there is one, if the bound server session alone knows that.

@@ -462,14 +462,8 @@ impl Literal {
             Literal::Integer(1) => Some(true),
             Literal::Boolean(value) => Some(value),
             Literal::Text(span) | Literal::Word(span) => {
-                let text = span.of(sql);
-                if text.eq_ignore_ascii_case(b"on") || text.eq_ignore_ascii_case(b"true") {
-                    Some(true)
-                } else if text.eq_ignore_ascii_case(b"off") || text.eq_ignore_ascii_case(b"false") {
-                    Some(false)
-                } else {
-                    None
-                }
+                let is = |words: [&[u8]; 2]| words.iter().any(|word| span.of(sql).eq_ignore_ascii_case(word));
+                if is([b"on", b"true"]) { Some(true) } else { is([b"off", b"false"]).then_some(false) }
             }
             _ => None,
         }
