@@ -43,7 +43,7 @@ impl ClientSession {
             // An error carries no status flags: without autocommit the statement may have opened a transaction before it failed.
             self.transaction = Transaction::Open;
         }
-        self.apply_messages(self.does_to_messages(facts), report);
+        self.apply_messages(report, |session| session.does_to_messages(facts));
         let mut unreported = std::mem::take(&mut self.sets_untracked) && report.error.is_none();
         for change in &report.changes {
             unreported |= self.apply_change(change);

@@ -477,7 +477,7 @@ impl ClientSession {
             lease.last_use = (continued || !request.stateless).then_some(last);
         }
         if request.stateless && request.shape != ReplyShape::Prepare {
-            self.apply_messages(Does::Unknown, report);
+            self.apply_messages(report, |_| Does::Unknown);
             let mut pins = self.pins;
             self.pin_messages(&mut pins);
             self.set_pins(pins);

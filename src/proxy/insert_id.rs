@@ -21,8 +21,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 impl ClientSession {
     /// What the statement has to do with it.
     pub(super) fn insert_id_need(&self, facts: &Facts) -> InsertIdNeed {
+        let need = effects::insert_id_need(facts);
+        if need == InsertIdNeed::Read || !facts.reads_tables {
+            return need;
+        }
+        // `WHERE id IS NULL` reads it then.
         let auto_is_null = self.state.get("sql_auto_is_null").is_some_and(|on| on.eq_ignore_ascii_case(b"ON"));
-        effects::insert_id_need(facts, auto_is_null)
+        if auto_is_null { InsertIdNeed::Read } else { need }
     }
 
     /// The server session that alone knows it, if that one is free and on the node that serves; from another node the value is fetched. If it is

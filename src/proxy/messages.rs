@@ -61,9 +61,14 @@ impl ClientSession {
         Ok(theirs && diagnostics::may_ask(facts))
     }
 
-    /// After an answer: where the client's messages are. Returns whether they pin.
-    pub(super) fn apply_messages(&mut self, does: Does, report: &Report) {
+    /// After an answer: where the client's messages are.
+    pub(super) fn apply_messages(&mut self, report: &Report, does: impl FnOnce(&ClientSession) -> Does) {
         let new = report.warnings > 0 || report.error.is_some();
+        let theirs = self.lease.as_ref().is_some_and(|lease| lease.conn.messages);
+        if !new && !theirs && self.messages == Messages::None {
+            return;
+        }
+        let does = does(self);
         self.messages = std::mem::take(&mut self.messages).after(does, new);
         if let Some(lease) = &mut self.lease {
             lease.conn.messages = new || (lease.conn.messages && does != Does::Clears);

@@ -113,12 +113,11 @@ impl ClientSession {
 
     /// What a PREPARE brought, warnings or an error, may still be asked for where it is.
     fn prepare_answered(&mut self, facts: &Facts, report: &Report) {
-        let does = match self.does_to_messages(facts) {
+        self.apply_messages(report, |session| match session.does_to_messages(facts) {
             // It is prepared, and not asked yet.
             Does::Keeps if matches!(facts.verb, Verb::Show | Verb::GetDiagnostics) => Does::Unknown,
             does => does,
-        };
-        self.apply_messages(does, report);
+        });
         let mut pins = self.pins;
         self.pin_messages(&mut pins);
         self.set_pins(pins);

@@ -79,14 +79,14 @@ pub enum InsertIdNeed {
     Read,
 }
 
-/// What the statement has to do with LAST_INSERT_ID(). `auto_is_null`: `WHERE id IS NULL` reads it too.
-pub fn insert_id_need(facts: &Facts, auto_is_null: bool) -> InsertIdNeed {
+/// What the statement has to do with LAST_INSERT_ID().
+pub fn insert_id_need(facts: &Facts) -> InsertIdNeed {
     let names = |kind: VolatileKind| {
         matches!(kind, VolatileKind::LastInsertId | VolatileKind::IdentityVar | VolatileKind::LastInsertIdVar)
     };
     let reads = facts.effects.intersects(Effects::VOLATILE_HIDDEN | Effects::VARIABLES_LISTED)
         || facts.volatile.iter().any(|call| names(call.kind));
-    if reads || (auto_is_null && facts.reads_tables) {
+    if reads {
         return InsertIdNeed::Read;
     }
     let kept = matches!(facts.class, StatementClass::Write | StatementClass::Call)
@@ -215,6 +215,38 @@ mod tests {
         assert_eq!(pins_after(&["BACKUP STAGE START", "UNLOCK TABLES"]), "user_lock");
         assert_eq!(pins_after(&["LOCK TABLES t READ", "BACKUP UNLOCK"]), "lock_tables");
         assert_eq!(pins_after(&["LOCK TABLES t READ", "BEGIN"]), "");
+    }
+
+    #[test]
+    fn statements_that_keep_show_or_make_an_insert_id() {
+        use InsertIdNeed::{Kept, Nothing, Read};
+        let cases = [
+            ("SELECT v FROM t", Nothing, false, false),
+            ("SET @a = 1", Nothing, false, false),
+            ("COMMIT", Nothing, false, false),
+            ("CREATE TABLE t (id INT)", Nothing, false, false),
+            ("SELECT LAST_INSERT_ID()", Read, false, false),
+            ("SELECT @@identity", Read, false, false),
+            ("SHOW VARIABLES LIKE 'last_insert_id'", Read, false, false),
+            ("SELECT * FROM performance_schema.session_variables", Read, false, false),
+            ("INSERT INTO t VALUES (LAST_INSERT_ID())", Read, false, true),
+            ("INSERT INTO t VALUES (1)", Kept, false, true),
+            ("UPDATE t SET a = 1", Kept, false, true),
+            ("CREATE TABLE t (id INT) SELECT 1", Kept, false, true),
+            ("LOAD DATA INFILE 'f' INTO TABLE t", Kept, true, true),
+            ("SELECT LAST_INSERT_ID(5)", Kept, true, true),
+            ("SET last_insert_id = 5", Kept, true, true),
+            ("CALL p()", Kept, true, true),
+            ("EXECUTE p", Kept, true, true),
+        ];
+        for (sql, need, without_id, with_id) in cases {
+            let facts = analyse(sql.as_bytes(), &LexContext::default());
+            assert_eq!(insert_id_need(&facts), need, "{sql}");
+            assert_eq!(may_make_insert_id(&facts, false, false, false), without_id, "{sql}");
+            assert_eq!(may_make_insert_id(&facts, false, false, true), with_id, "{sql}");
+        }
+        let insert = analyse(b"INSERT INTO t VALUES (1)", &LexContext::default());
+        assert!(may_make_insert_id(&insert, true, false, false) && may_make_insert_id(&insert, false, true, false));
     }
 
     #[test]
