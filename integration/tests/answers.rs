@@ -147,6 +147,8 @@ fn code_out_of_sight_finds_the_client_s_own_id() -> Result<()> {
     for mut stage in Stage::each(1)? {
         let mut steps = vec![
             Sql("DROP TABLE IF EXISTS ids, oth, seen"),
+            Sql("DROP PROCEDURE IF EXISTS names_id"),
+            Sql("DROP FUNCTION IF EXISTS reads_id"),
             Sql("CREATE TABLE ids (id INT AUTO_INCREMENT PRIMARY KEY, v INT)"),
             Sql("CREATE TABLE oth (id INT AUTO_INCREMENT PRIMARY KEY, v INT) AUTO_INCREMENT = 700"),
             Sql("CREATE TABLE seen (v INT)"),
@@ -154,7 +156,18 @@ fn code_out_of_sight_finds_the_client_s_own_id() -> Result<()> {
             Sql("INSERT INTO ids (v) VALUES (1), (2)"),
         ];
         steps.extend([OTHERS, Sql("UPDATE ids SET v = v + 1"), OTHERS, Sql("SELECT DISTINCT v FROM seen"), ID]);
-        // The last one, because it pins: nobody else could go on behind it.
+        for routine in [
+            "CREATE PROCEDURE names_id() INSERT INTO ids (id, v) VALUES (77, 77)",
+            "CREATE FUNCTION reads_id() RETURNS INT READS SQL DATA RETURN LAST_INSERT_ID()",
+        ] {
+            steps.push(Sql(routine));
+        }
+        // They pin until the reset: nobody else could go on behind them.
+        for pins in ["CALL names_id()", "SELECT reads_id()"] {
+            steps.extend([Sql("DELETE FROM ids"), Sql("INSERT INTO ids (v) VALUES (3)"), OTHERS, Sql(pins), ID]);
+            steps.extend([Command(0x1f), OTHERS, ID]);
+        }
+        steps.extend([Sql("DROP PROCEDURE names_id"), Sql("DROP FUNCTION reads_id")]);
         steps.extend([
             Sql("DELETE FROM ids"),
             OTHERS,

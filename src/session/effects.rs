@@ -73,7 +73,8 @@ pub fn foreseen(facts: &Facts) -> Pins {
 pub enum InsertIdNeed {
     /// Nothing, as far as its text tells.
     Nothing,
-    /// It may make one, or keep the one that is there as the session's own; code of triggers and routines may read it.
+    /// It may make one, or keep the one that is there as the session's own; code of triggers and routines may read it, and a list of variables shows it
+    /// among others.
     Kept,
     /// It reads it, in any of its forms.
     Read,
@@ -84,13 +85,12 @@ pub fn insert_id_need(facts: &Facts) -> InsertIdNeed {
     let names = |kind: VolatileKind| {
         matches!(kind, VolatileKind::LastInsertId | VolatileKind::IdentityVar | VolatileKind::LastInsertIdVar)
     };
-    let reads = facts.effects.intersects(Effects::VOLATILE_HIDDEN | Effects::VARIABLES_LISTED)
-        || facts.volatile.iter().any(|call| names(call.kind));
+    let reads = facts.effects.contains(Effects::VOLATILE_HIDDEN) || facts.volatile.iter().any(|call| names(call.kind));
     if reads {
         return InsertIdNeed::Read;
     }
     let kept = matches!(facts.class, StatementClass::Write | StatementClass::Call)
-        || facts.effects.intersects(MAY_SET_INSERT_ID | Effects::CREATE_TABLE_SELECT)
+        || facts.effects.intersects(MAY_SET_INSERT_ID | Effects::CREATE_TABLE_SELECT | Effects::VARIABLES_LISTED)
         || !facts.certain;
     if kept { InsertIdNeed::Kept } else { InsertIdNeed::Nothing }
 }
@@ -227,8 +227,8 @@ mod tests {
             ("CREATE TABLE t (id INT)", Nothing, false, false),
             ("SELECT LAST_INSERT_ID()", Read, false, false),
             ("SELECT @@identity", Read, false, false),
-            ("SHOW VARIABLES LIKE 'last_insert_id'", Read, false, false),
-            ("SELECT * FROM performance_schema.session_variables", Read, false, false),
+            ("SHOW VARIABLES LIKE 'last_insert_id'", Kept, false, false),
+            ("SELECT * FROM performance_schema.session_variables", Kept, false, false),
             ("INSERT INTO t VALUES (LAST_INSERT_ID())", Read, false, true),
             ("INSERT INTO t VALUES (1)", Kept, false, true),
             ("UPDATE t SET a = 1", Kept, false, true),
