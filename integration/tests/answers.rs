@@ -402,3 +402,22 @@ fn a_reset_ends_messages_and_a_prepare_makes_some() -> Result<()> {
     }
     Ok(())
 }
+
+/// A statement that was prepared elsewhere is prepared again before it runs, which must not cost the warnings that it asks for.
+#[test]
+fn what_belay_says_in_between_does_not_clear_messages() -> Result<()> {
+    for mut stage in Stage::each(2)? {
+        let mut steps = TABLES.to_vec();
+        // MySQL prepares no such question.
+        let asks = if matches!(stage.server, Server::MariaDb(_)) { "SELECT @@warning_count" } else { "SELECT 2" };
+        steps.extend([Prepare(asks), Prepare("SELECT 1 + ?"), Sql("INSERT INTO oth VALUES (1)")]);
+        for (number, params) in [(0, &[][..]), (1, &["2"])] {
+            // The other one has the server session where it was prepared.
+            steps.extend([Disturb("BEGIN"), Sql("SELECT 1/0"), Step::Execute(number, params), Sql("SHOW WARNINGS")]);
+            steps.extend([Sql("SELECT @@warning_count"), Disturb("COMMIT")]);
+        }
+        steps.push(Sql("DROP TABLE msg, oth"));
+        stage.same(&steps)?;
+    }
+    Ok(())
+}

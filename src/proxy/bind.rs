@@ -22,7 +22,6 @@ use crate::proxy::errors;
 use crate::proxy::registry::{SessionHandle, Target};
 use crate::proxy::session::ClientSession;
 use crate::router::{self, Route, StatementKind};
-use crate::session::diagnostics::Messages;
 use crate::session::effects::{self, InsertIdNeed};
 use crate::session::pins::PinReason;
 use crate::sql::{Effects, Facts};
@@ -147,7 +146,7 @@ impl ClientSession {
         }
         self.look_for_new_insert_id(insert_id).await;
         if self.would_see_names(facts) {
-            if self.messages == Messages::Here && self.pins_for_a_moment() {
+            if self.needs_messages(facts) && self.pins_for_a_moment() {
                 Box::pin(self.copy_messages()).await;
             }
             Box::pin(self.hide_names(facts)).await?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::pool::endpoint::Clients;
 use crate::pool::flight::{self, Ask};
 use crate::pool::lease::Lease;
 use crate::pool::setup;
@@ -54,7 +55,9 @@ pub async fn reset(cx: &Context, mut lease: Lease) -> Option<Lease> {
         Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES")),
     ];
     let session = &mut *lease;
-    if let Some(owner) = session.unread_insert_id.take() {
+    if let Some(owner) = session.unread_insert_id.take()
+        && cx.registry.needs_insert_id(owner, session.serial)
+    {
         // The reset would end it.
         let id = session.read_insert_id().await;
         cx.insert_id_read(owner, session.serial, id);

@@ -249,6 +249,16 @@ pub fn messages_copied() -> ErrorReply {
     )
 }
 
+/// They are gone.
+pub fn messages_lost() -> ErrorReply {
+    value_lost("the list of warnings of the last statement")
+}
+
+/// Whether an error answers a question for the messages of the last statement, and so leaves them as they are.
+pub fn is_about_messages(error: &ErrorReply) -> bool {
+    *error == messages_copied() || *error == messages_lost()
+}
+
 /// A value of the last statement that can't be known any more.
 pub fn value_lost(what: &str) -> ErrorReply {
     reply(

@@ -168,7 +168,9 @@ impl ClientSession {
         if let Some(kill) = facts.kill.filter(|_| facts.statements == StatementCount::One) {
             return Box::pin(self.kill(head, kill)).await;
         }
-        if let Some(flow) = Box::pin(self.answer_from_copy(head, &facts)).await {
+        if self.asks_for_copy(head, &facts)
+            && let Some(flow) = Box::pin(self.answer_from_copy(head)).await
+        {
             return flow;
         }
         let release = matches!(

@@ -45,13 +45,19 @@ impl ClientSession {
         diagnostics::does(facts, self.lex_flavor, cached)
     }
 
+    /// Whether the messages on the bound server session are still to be asked for by the statement or behind it, so that nothing may clear them before.
+    pub(super) fn needs_messages(&self, facts: &Facts) -> bool {
+        let clears = || self.does_to_messages(facts) == Does::Clears && !diagnostics::may_ask(facts);
+        self.messages == Messages::Here && !clears()
+    }
+
     /// Before a statement: whether the messages of others on the bound server session have to be cleared; an error if the client's own are asked for and
     /// can't be had.
     pub(super) fn must_clear_messages(&self, facts: &Facts) -> Result<bool, ErrorReply> {
         let asks = facts.effects.contains(Effects::SHOW_DIAGNOSTICS);
         match &self.messages {
             Messages::Here => return Ok(false),
-            Messages::Lost if asks => return Err(errors::value_lost("the warnings of the last statement")),
+            Messages::Lost if asks => return Err(errors::messages_lost()),
             Messages::Copied(_) if asks && !diagnostics::asks_by_variable(facts) => {
                 return Err(errors::messages_copied());
             }
@@ -86,9 +92,7 @@ impl ClientSession {
 
     /// The client got something else than an answer of the bound server session, which knows nothing of it.
     pub(super) fn forget_messages(&mut self) {
-        if self.messages != Messages::Lost {
-            self.messages = Messages::None;
-        }
+        self.messages = Messages::None;
         let mut pins = self.pins;
         if pins.remove(PinReason::Diagnostics) {
             self.set_pins(pins);
@@ -201,20 +205,23 @@ impl ClientSession {
         }
     }
 
-    /// Answers a question for messages that were copied; `None`: it is for a server.
-    pub(super) async fn answer_from_copy(&mut self, head: RequestHead, facts: &Facts) -> Option<Flow> {
+    /// Whether a text may ask for messages that were copied.
+    pub(super) fn asks_for_copy(&self, head: RequestHead, facts: &Facts) -> bool {
         let asks = facts.effects.contains(Effects::SHOW_DIAGNOSTICS) && head.complete && self.lost.is_none();
+        let one = facts.certain && facts.statements == StatementCount::One;
+        asks && one && matches!(self.messages, Messages::Copied(_))
+    }
+
+    /// Answers a question for messages that were copied; `None`: it is for a server.
+    pub(super) async fn answer_from_copy(&mut self, head: RequestHead) -> Option<Flow> {
         let Messages::Copied(copied) = &self.messages else { return None };
-        if !asks || !facts.certain || facts.statements != StatementCount::One {
-            return None;
-        }
         let copied = Arc::clone(copied);
         let end = head.header.frame_len().min(self.io.read_buf.len());
         let sql = self.io.read_buf.get(HEADER_BYTES + 1..end).unwrap_or_default();
         let show = diagnostics::read_show(sql, &self.lex_context())?;
         let known = if show.count { self.copied_count(show.errors_only).is_some() } else { copied.complete };
         if !known || (!show.count && !copied.reads_in(&self.state.charsets().results)) {
-            return Some(self.refuse(head, errors::value_lost("the warnings of the last statement")).await);
+            return Some(self.refuse(head, errors::messages_lost()).await);
         }
         if self.skip_request(head).await == Flow::End {
             return Some(Flow::End);
@@ -254,7 +261,7 @@ impl ClientSession {
             Messages::Copied(_) | Messages::Lost => match self.copied_count(errors_only) {
                 // MariaDB makes a smaller type of a CAST.
                 Some(count) => Ok(Some(format!("({count}|0)").into_bytes())),
-                None => Err(errors::value_lost("the warning count")),
+                None => Err(errors::messages_lost()),
             },
         }
     }

@@ -19,7 +19,7 @@ use crate::proxy::execute::{Kind, Request};
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Execution;
 use crate::router::{self, Against, Choice, ClusterView, Kept, SessionView, StatementKind, Stay, Why, kind};
-use crate::session::diagnostics::{Does, Messages};
+use crate::session::diagnostics::Messages;
 use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
@@ -254,10 +254,10 @@ impl ClientSession {
                 Err(BindEnd::Refused(errors::not_on_a_reader(&self.cx.node_name(node), why, &self.pins.to_string())))
             }
             Stay::Leave => {
-                match self.does_to_messages(facts) {
-                    _ if self.messages != Messages::Here => {}
-                    Does::Clears => self.messages = Messages::None,
-                    Does::Keeps | Does::Unknown => Box::pin(self.copy_messages()).await,
+                if self.needs_messages(facts) {
+                    Box::pin(self.copy_messages()).await;
+                } else if self.messages == Messages::Here {
+                    self.messages = Messages::None;
                 }
                 self.leave_reader(kept.in_transaction).await;
                 Ok(())

@@ -18,7 +18,6 @@ use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::session::ClientSession;
 use crate::proxy::statements::Missing;
-use crate::session::diagnostics::{Does, Messages};
 use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::NextTransaction;
 use crate::session::plan::{ReplayPlan, Unreachable};
@@ -102,7 +101,7 @@ impl ClientSession {
         if !more && next.is_none() {
             return Ok(());
         }
-        if self.messages == Messages::Here && self.does_to_messages(facts) != Does::Clears {
+        if self.needs_messages(facts) {
             // What belay says could clear the client's own.
             Box::pin(self.copy_messages()).await;
             return Box::pin(self.replay(facts, insert_id, statement)).await;

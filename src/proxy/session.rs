@@ -414,7 +414,9 @@ impl ClientSession {
         let mut payload = BytesMut::new();
         encode_err(&mut payload, error, true);
         self.row_count = -1;
-        self.forget_messages();
+        if !errors::is_about_messages(error) {
+            self.forget_messages();
+        }
         self.send(&wire::packet(&payload)).await
     }
 
