@@ -109,8 +109,8 @@ async fn run(config: Arc<Config>, rules: Arc<RuleSet>) -> Result<(), ServeError>
     );
     let monitor = start_monitor(&config, &dial, &monitor_opening, &metrics);
     let cluster = Arc::new(monitor.cluster());
-    let pool = Pool::new(config.pool.clone(), dial.clone(), metrics.clone());
     let registry = Registry::new(config.instance.id);
+    let pool = Pool::new(config.pool.clone(), dial.clone(), metrics.clone(), registry.clone());
     let login = Arc::new(LoginContext {
         listen: config.listen.clone(),
         record_passwords: config.session.record_passwords,

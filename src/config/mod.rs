@@ -355,8 +355,10 @@ pub struct SessionConfig {
     pub user_variables_bytes_max: usize,
     /// A client idle for longer is closed, in or out of a transaction; 0 means the servers' own wait_timeout.
     pub idle_timeout_ms: u64,
-    /// How long warnings and errors of the last statement keep its server session for SHOW WARNINGS.
+    /// How long warnings and errors of the last statement keep its server session for SHOW WARNINGS, if nobody waits for one.
     pub diagnostics_pin_ms: u64,
+    /// Bytes of the messages of its last statement that are copied for one client.
+    pub diagnostics_bytes_max: usize,
     /// Killing what runs for a client that vanished, and rolling back, may take this long; then the server session is closed.
     pub cleanup_timeout_ms: u64,
     /// A client that does not read its answer, or stops in the middle of a request, for this long is closed.
@@ -376,6 +378,7 @@ impl Default for SessionConfig {
             user_variables_bytes_max: 65_536,
             idle_timeout_ms: 0,
             diagnostics_pin_ms: 1_000,
+            diagnostics_bytes_max: 262_144,
             cleanup_timeout_ms: 10_000,
             client_write_timeout_ms: 600_000,
             drain_timeout_ms: 30_000,

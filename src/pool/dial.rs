@@ -391,6 +391,7 @@ fn made(io: PacketIo, agreed: Agreed, status: StatusFlags) -> ServerConn {
         server_version: agreed.greeting.server_version,
         status,
         tls: agreed.tls,
+        messages: false,
     }
 }
 

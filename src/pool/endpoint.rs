@@ -35,6 +35,16 @@ pub struct Want<'a> {
     pub exactly: Option<u64>,
 }
 
+/// The clients, as far as the pool has to do with them.
+pub trait Clients: std::fmt::Debug + Send + Sync {
+    /// Somebody waits for a server session, and this client may keep one for a reason that it can do without.
+    fn wanted(&self, client: u32);
+    /// Whether only the server session with this serial number knows what LAST_INSERT_ID() is for the client.
+    fn needs_insert_id(&self, client: u32, serial: u64) -> bool;
+    /// It was read there; `None`: it can't be read any more.
+    fn insert_id_read(&self, client: u32, serial: u64, id: Option<u64>);
+}
+
 /// What a waiter gets.
 #[derive(Debug)]
 pub enum Handoff {
@@ -97,13 +107,19 @@ pub enum Taken {
 #[derive(Debug)]
 pub struct Endpoint {
     limits: Limits,
+    clients: Arc<dyn Clients>,
     inner: Mutex<Inner>,
 }
 
 impl Endpoint {
     /// An empty endpoint.
-    pub fn new(limits: Limits) -> Arc<Endpoint> {
-        Arc::new(Endpoint { limits, inner: Mutex::default() })
+    pub fn new(limits: Limits, clients: Arc<dyn Clients>) -> Arc<Endpoint> {
+        Arc::new(Endpoint { limits, clients, inner: Mutex::default() })
+    }
+
+    /// Whose server sessions these are.
+    pub fn clients(&self) -> &Arc<dyn Clients> {
+        &self.clients
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -146,7 +162,18 @@ impl Endpoint {
             passed_over: 0,
             slot,
         });
+        let holders: Vec<u32> =
+            inner.pinned.iter().filter(|(_, p)| p.has_momentary()).map(|(client, _)| *client).collect();
+        drop(inner);
+        for client in holders {
+            self.clients.wanted(client);
+        }
         Taken::Wait(receiver)
+    }
+
+    /// Whether anybody waits.
+    pub fn has_waiters(&self) -> bool {
+        !self.lock().waiters.is_empty()
     }
 
     /// Gives a clean session back: to a waiter it fits, else to the free ones. Returns one that has to be closed so that the first waiter, whom

@@ -37,6 +37,22 @@ fn behaviour(kind: u8) -> Capabilities {
     if kind == 0 { Capabilities::empty() } else { Capabilities::FOUND_ROWS }
 }
 
+/// No client asks for anything.
+#[derive(Debug)]
+struct Nobody;
+
+impl Clients for Nobody {
+    fn wanted(&self, _: u32) {}
+    fn needs_insert_id(&self, _: u32, _: u64) -> bool {
+        false
+    }
+    fn insert_id_read(&self, _: u32, _: u64, _: Option<u64>) {}
+}
+
+fn endpoint_with(limits: Limits) -> Arc<Endpoint> {
+    Endpoint::new(limits, Arc::new(Nobody))
+}
+
 /// A server session, and the node's end of its connection.
 fn session(serial: u64, behaves: u8, in_state: u8) -> (Box<ServerSession>, UnixStream) {
     let (ours, node) = UnixStream::pair().unwrap();
@@ -53,6 +69,7 @@ fn session(serial: u64, behaves: u8, in_state: u8) -> (Box<ServerSession>, UnixS
             flavor: Flavor::MariaDb,
             status: StatusFlags::AUTOCOMMIT,
             tls: false,
+            messages: false,
         },
         behaviour: behaviour(behaves),
         state: state(in_state),
@@ -98,7 +115,7 @@ fn serial_of(receiver: &mut oneshot::Receiver<Handoff>) -> Option<u64> {
 
 #[tokio::test]
 async fn the_cap_holds_and_a_returned_session_goes_to_the_first_waiter() {
-    let endpoint = Endpoint::new(LIMITS);
+    let endpoint = endpoint_with(LIMITS);
     let (a, _na) = open(&endpoint, 1, 0, 1);
     let (_b, _nb) = open(&endpoint, 2, 0, 1);
     let (_c, _nc) = open(&endpoint, 3, 0, 1);
@@ -113,7 +130,7 @@ async fn the_cap_holds_and_a_returned_session_goes_to_the_first_waiter() {
 
 #[tokio::test]
 async fn a_change_that_a_waiter_cannot_undo_is_not_handed_to_it() {
-    let endpoint = Endpoint::new(Limits { connections_max: 1, ..LIMITS });
+    let endpoint = endpoint_with(Limits { connections_max: 1, ..LIMITS });
     let (mut lease, _node) = open(&endpoint, 1, 0, 1);
     let mut waiter = wait(&endpoint, 2, 0, 1);
     lease.state.set("innodb_tmpdir", b"/elsewhere");
@@ -127,7 +144,7 @@ async fn a_change_that_a_waiter_cannot_undo_is_not_handed_to_it() {
 
 #[tokio::test]
 async fn an_equal_state_overtakes_but_only_so_often() {
-    let endpoint = Endpoint::new(Limits { connections_max: 1, ..LIMITS });
+    let endpoint = endpoint_with(Limits { connections_max: 1, ..LIMITS });
     let (mut lease, _node) = open(&endpoint, 1, 0, 1);
     let mut patient = wait(&endpoint, 10, 0, 2);
     let mut served_before = 0;
@@ -148,7 +165,7 @@ async fn an_equal_state_overtakes_but_only_so_often() {
 
 #[tokio::test]
 async fn a_session_that_cannot_serve_the_waiter_makes_place_for_one_that_can() {
-    let endpoint = Endpoint::new(Limits { connections_max: 1, ..LIMITS });
+    let endpoint = endpoint_with(Limits { connections_max: 1, ..LIMITS });
     let (lease, mut node) = open(&endpoint, 1, 0, 1);
     let mut other = wait(&endpoint, 2, 1, 1);
     lease.release(Instant::now());
@@ -171,7 +188,7 @@ async fn a_session_that_cannot_serve_the_waiter_makes_place_for_one_that_can() {
 
 #[tokio::test]
 async fn a_client_without_a_schema_gets_no_session_with_one() {
-    let endpoint = Endpoint::new(Limits { connections_max: 1, ..LIMITS });
+    let endpoint = endpoint_with(Limits { connections_max: 1, ..LIMITS });
     let (lease, node) = open(&endpoint, 1, 0, 1);
     let waiter = wait(&endpoint, 2, 0, 0);
     drop(node);
@@ -181,7 +198,7 @@ async fn a_client_without_a_schema_gets_no_session_with_one() {
 
 #[tokio::test]
 async fn a_waiter_that_goes_away_loses_nothing() {
-    let endpoint = Endpoint::new(Limits { connections_max: 1, ..LIMITS });
+    let endpoint = endpoint_with(Limits { connections_max: 1, ..LIMITS });
     let (lease, _node) = open(&endpoint, 1, 0, 1);
     // It goes before it was served.
     let receiver = wait(&endpoint, 2, 0, 1);
@@ -206,7 +223,7 @@ async fn a_waiter_that_goes_away_loses_nothing() {
 
 #[tokio::test]
 async fn those_who_gave_up_do_not_fill_the_queue() {
-    let endpoint = Endpoint::new(Limits { connections_max: 1, waiters_max: 2, ..LIMITS });
+    let endpoint = endpoint_with(Limits { connections_max: 1, waiters_max: 2, ..LIMITS });
     let (_lease, _node) = open(&endpoint, 1, 0, 1);
     for client in 2..10 {
         let receiver = wait(&endpoint, client, 0, 1);
@@ -220,7 +237,7 @@ async fn those_who_gave_up_do_not_fill_the_queue() {
 
 #[tokio::test]
 async fn the_nearest_free_session_is_taken() {
-    let endpoint = Endpoint::new(LIMITS);
+    let endpoint = endpoint_with(LIMITS);
     let (a, _na) = open(&endpoint, 1, 0, 1);
     let (b, _nb) = open(&endpoint, 2, 0, 2);
     let (c, _nc) = open(&endpoint, 3, 1, 1);
@@ -243,7 +260,7 @@ async fn the_nearest_free_session_is_taken() {
 
 #[tokio::test]
 async fn what_is_due_goes_and_keeps_its_place_until_it_is_closed() {
-    let endpoint = Endpoint::new(LIMITS);
+    let endpoint = endpoint_with(LIMITS);
     let (a, _na) = open(&endpoint, 1, 0, 1);
     let (b, nb) = open(&endpoint, 2, 0, 1);
     let (c, _nc) = open(&endpoint, 3, 0, 1);
@@ -266,7 +283,7 @@ async fn what_is_due_goes_and_keeps_its_place_until_it_is_closed() {
 
 #[tokio::test]
 async fn pins_are_budgeted_and_named() {
-    let endpoint = Endpoint::new(LIMITS);
+    let endpoint = endpoint_with(LIMITS);
     let mut pins = Pins::NONE;
     pins.insert(PinReason::Cursor);
     let momentary = {
@@ -451,7 +468,7 @@ proptest! {
     fn every_path_keeps_the_count(steps in proptest::collection::vec(any_step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let endpoint = Endpoint::new(LIMITS);
+            let endpoint = endpoint_with(LIMITS);
             let mut world = World::default();
             for step in &steps {
                 world.step(&endpoint, step).await;

@@ -43,7 +43,12 @@ pub enum Ask {
     SetOption(u16),
     /// COM_PING
     Ping,
+    /// Clears the messages of the statements before, by the one kind of statement that does so on every server: one that reads a table, even a derived one.
+    ClearMessages,
 }
+
+/// See [`Ask::ClearMessages`].
+const CLEAR_MESSAGES: &[u8] = b"SELECT 1 FROM (SELECT 1) belay LIMIT 0";
 
 impl Ask {
     fn write(&self, out: &mut BytesMut) {
@@ -55,6 +60,7 @@ impl Ask {
             Ask::ResetConnection => put(&mut payload, 0x1F, b""),
             Ask::SetOption(option) => put(&mut payload, 0x1B, &option.to_le_bytes()),
             Ask::Ping => put(&mut payload, 0x0E, b""),
+            Ask::ClearMessages => put(&mut payload, 0x03, CLEAR_MESSAGES),
         }
         let mut seq = 0;
         frame::encode_packet(out, &mut seq, &payload);
@@ -62,7 +68,7 @@ impl Ask {
 
     fn shape(&self) -> ReplyShape {
         match self {
-            Ask::Query(_) => ReplyShape::Query,
+            Ask::Query(_) | Ask::ClearMessages => ReplyShape::Query,
             Ask::Prepare(_) => ReplyShape::Prepare,
             Ask::SetOption(_) => ReplyShape::SetOption,
             Ask::InitDb(_) | Ask::ResetConnection | Ask::Ping => ReplyShape::Simple,
@@ -93,8 +99,12 @@ pub struct Answer {
     pub status: StatusFlags,
     /// Session state of the last OK packet that had any.
     pub session_state: Bytes,
+    /// Number of warnings.
+    pub warnings: u16,
     /// Columns of a text result.
     pub columns: Vec<Column>,
+    /// Their definitions, as they were sent.
+    pub definitions: Vec<Bytes>,
     /// Rows of a text result.
     pub rows: Vec<Vec<Option<Bytes>>>,
     /// Of a PREPARE.
@@ -149,7 +159,10 @@ async fn there_and_back(conn: &mut ServerConn, first: &[u8], asks: &[Ask]) -> Re
     let mut answers = Vec::with_capacity(asks.len());
     let mut bytes_left = ROWS_BYTES_MAX;
     for ask in asks {
-        answers.push(receive(conn, ask.shape(), &mut bytes_left).await?);
+        let answer = receive(conn, ask.shape(), &mut bytes_left).await?;
+        let new = answer.error.is_some() || answer.warnings > 0;
+        conn.messages = new || (conn.messages && !matches!(ask, Ask::ClearMessages));
+        answers.push(answer);
     }
     // The OK of a PREPARE has no status, nor has an error.
     if let Some(answer) = answers.iter().rfind(|a| a.prepared.is_none() && a.error.is_none()) {
@@ -209,22 +222,30 @@ fn note(
         FrameKind::Ok => {
             let ok = OkPacket::decode(payload, server)?;
             answer.status = ok.status;
+            answer.warnings = ok.warnings;
             if !ok.session_state.is_empty() {
                 answer.session_state = Bytes::copy_from_slice(ok.session_state);
             }
         }
         FrameKind::ResultEnd => {
-            answer.status = if server.contains(Capabilities::DEPRECATE_EOF) && !EofPacket::is_old_end(payload) {
-                OkPacket::decode(payload, server)?.status
-            } else {
-                EofPacket::decode(payload)?.status
-            };
+            (answer.status, answer.warnings) =
+                if server.contains(Capabilities::DEPRECATE_EOF) && !EofPacket::is_old_end(payload) {
+                    let ok = OkPacket::decode(payload, server)?;
+                    if !ok.session_state.is_empty() {
+                        answer.session_state = Bytes::copy_from_slice(ok.session_state);
+                    }
+                    (ok.status, ok.warnings)
+                } else {
+                    let eof = EofPacket::decode(payload)?;
+                    (eof.status, eof.warnings)
+                };
         }
         FrameKind::Err => answer.error = Some(ErrPacket::decode(payload)?.to_reply()),
         FrameKind::ColumnDef => {
             let column = ColumnDef::decode(payload, server)?;
             let unsigned = column.flags & ColumnDef::UNSIGNED_FLAG != 0;
             answer.columns.push(Column { type_byte: column.type_byte, unsigned });
+            answer.definitions.push(Bytes::copy_from_slice(payload));
         }
         FrameKind::Row => {
             let mut reader = Reader::new(payload);
@@ -261,6 +282,7 @@ mod tests {
             flavor: Flavor::MariaDb,
             status: StatusFlags::AUTOCOMMIT,
             tls: false,
+            messages: false,
         };
         (conn, node)
     }

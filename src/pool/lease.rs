@@ -77,6 +77,7 @@ impl Lease {
     /// Closes the connection and keeps its place for another one. Dropped in the middle, it is closed in the background.
     pub async fn vacate(mut self) -> Place {
         if let Some(session) = &mut self.session {
+            tell_insert_id(session, &self.place, true).await;
             close(session).await;
         }
         self.session = None;
@@ -108,7 +109,8 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            close_in_background(session, std::mem::replace(&mut self.place, Place::uncounted()));
+            // Nobody knows what it would answer.
+            spawn_close(session, std::mem::replace(&mut self.place, Place::uncounted()), false);
         }
     }
 }
@@ -116,10 +118,32 @@ impl Drop for Lease {
 /// The longest time a node gets to confirm that a connection is closed before its place is given to another.
 const CLOSE_CONFIRM_MAX: Duration = Duration::from_secs(2);
 
-/// Says COM_QUIT and keeps the place counted until the node has closed the connection.
-pub fn close_in_background(mut session: Box<ServerSession>, place: Place) {
+/// The longest time a node gets to say what LAST_INSERT_ID() is on a server session that is about to be closed.
+const INSERT_ID_MAX: Duration = Duration::from_secs(2);
+
+/// What only this server session knows of a client is read before it is closed, if it can be `asked`; else the client is told that it is lost.
+async fn tell_insert_id(session: &mut ServerSession, place: &Place, asked: bool) {
+    let Some(owner) = session.unread_insert_id.take() else { return };
+    let Some(clients) = place.endpoint.as_ref().map(|endpoint| endpoint.clients()) else { return };
+    if !clients.needs_insert_id(owner, session.serial) {
+        return;
+    }
+    let id = match asked && session.looks_alive() {
+        true => tokio::time::timeout(INSERT_ID_MAX, session.read_insert_id()).await.ok().flatten(),
+        false => None,
+    };
+    clients.insert_id_read(owner, session.serial, id);
+}
+
+/// Says COM_QUIT to a server session that is free, and keeps the place counted until the node has closed the connection.
+pub fn close_in_background(session: Box<ServerSession>, place: Place) {
+    spawn_close(session, place, true);
+}
+
+fn spawn_close(mut session: Box<ServerSession>, place: Place, free: bool) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
+        tell_insert_id(&mut session, &place, free).await;
         close(&mut session).await;
         drop(session);
         drop(place);

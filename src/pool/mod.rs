@@ -22,7 +22,7 @@ use crate::config::PoolConfig;
 use crate::metrics::Metrics;
 use crate::metrics::labels::DialResult;
 use crate::pool::dial::{DialContext, DialError, DialRequest};
-use crate::pool::endpoint::{Endpoint, Handoff, Limits, Taken, Want};
+use crate::pool::endpoint::{Clients, Endpoint, Handoff, Limits, Taken, Want};
 use crate::pool::lease::{Lease, Place};
 use crate::pool::session::ServerSession;
 use crate::pool::setup::SetupError;
@@ -84,6 +84,7 @@ pub struct Pool {
     /// Dials at one time, a node; first come, first served.
     dials: Vec<Semaphore>,
     metrics: Arc<Metrics>,
+    clients: Arc<dyn Clients>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,7 +96,7 @@ struct Warm {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(config: PoolConfig, dial: DialContext, metrics: Arc<Metrics>) -> Arc<Pool> {
+    pub fn new(config: PoolConfig, dial: DialContext, metrics: Arc<Metrics>, clients: Arc<dyn Clients>) -> Arc<Pool> {
         let dials = metrics.nodes.iter().map(|_| Semaphore::new(config.dials_max)).collect();
         Arc::new(Pool {
             endpoints: DashMap::default(),
@@ -106,6 +107,7 @@ impl Pool {
             serial: AtomicU64::new(1),
             dials,
             metrics,
+            clients,
         })
     }
 
@@ -132,7 +134,7 @@ impl Pool {
         };
         self.endpoints
             .entry((node, account.clone()))
-            .or_insert_with(|| Warm { endpoint: Endpoint::new(limits), opening: None })
+            .or_insert_with(|| Warm { endpoint: Endpoint::new(limits, self.clients.clone()), opening: None })
             .endpoint
             .clone()
     }

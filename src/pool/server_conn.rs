@@ -23,4 +23,6 @@ pub struct ServerConn {
     pub status: StatusFlags,
     /// Whether bytes travel encrypted.
     pub tls: bool,
+    /// There may be messages (warnings, errors) of a statement that can still be asked for.
+    pub messages: bool,
 }

@@ -20,6 +20,9 @@ pub const BEHAVIOUR: Capabilities = Capabilities::FOUND_ROWS
     .union(Capabilities::MULTI_RESULTS)
     .union(Capabilities::PS_MULTI_RESULTS);
 
+/// Asks what LAST_INSERT_ID() is.
+pub const ASK_INSERT_ID: &[u8] = b"SELECT LAST_INSERT_ID()";
+
 /// Which statement of which client ran last on a server session: what the client may still ask about it (ROW_COUNT(), warnings) is there only
 /// while nobody else has used the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,15 @@ pub struct ServerSession {
 }
 
 impl ServerSession {
+    /// What LAST_INSERT_ID() is here; `None`: it can't be had, and the connection is of no use any more.
+    pub async fn read_insert_id(&mut self) -> Option<u64> {
+        self.last_use = None;
+        let answer = self.conn.query(ASK_INSERT_ID).await.ok()?;
+        let id = std::str::from_utf8(answer.single()?).ok()?.parse().ok()?;
+        self.last_insert_id = Some(id);
+        Some(id)
+    }
+
     /// Whether the node has closed this connection, or sent something unasked, as far as the event loop has seen. Costs a system call only if
     /// something happened.
     pub fn looks_alive(&self) -> bool {

@@ -78,6 +78,8 @@ pub async fn prepare(
     let mut state = SessionState::new(intern(baseline), charsets, None);
     state.set_login_role(role.clone(), role);
     conn.io.shrink();
+    // SHOW VARIABLES reads a table.
+    conn.messages = variables.warnings > 0;
     let now = Instant::now();
     Ok(Box::new(ServerSession {
         serial,

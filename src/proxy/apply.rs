@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use crate::protocol::mysql::capability::{Capabilities, StatusFlags};
 use crate::proxy::execute::Kind;
-use crate::proxy::registry::InsertId;
 use crate::proxy::report::{Change, Report};
 use crate::proxy::session::ClientSession;
 use crate::proxy::text_statements::TextNeed;
@@ -32,9 +31,7 @@ impl ClientSession {
             // An error carries no status flags: without autocommit the statement may have opened a transaction before it failed.
             self.transaction = Transaction::Open;
         }
-        if !facts.effects.contains(Effects::SHOW_DIAGNOSTICS) {
-            self.diagnostics_lost = false;
-        }
+        self.apply_messages(report, |session| session.does_to_messages(facts));
         // Of several statements, those before the one that failed were done; OceanBase does so with the items of one.
         let all_or_nothing = self.lex_flavor != LexFlavor::OceanBase || facts.set.len() == 1;
         let nothing_done = report.error.is_some() && facts.statements == StatementCount::One && all_or_nothing;
@@ -61,6 +58,7 @@ impl ClientSession {
             oceanbase_flags(facts, report, &mut reported);
         }
         let mut pins = effects::after(self.pins, facts, &reported);
+        self.pin_messages(&mut pins);
         self.apply_user_variables(facts, report, &mut pins);
         self.apply_role(facts, report, &mut pins);
         if self.of_request.follows_name && !self.pins.contains(PinReason::TextPrepare) {
@@ -118,12 +116,14 @@ impl ClientSession {
                 let Ok(name) = std::str::from_utf8(name) else { return true };
                 let name = name.to_ascii_lowercase();
                 let tracked = self.lease.as_ref().is_some_and(|l| l.state.baseline().knows(&name));
+                // Whether `id IS NULL` finds the last row is a flag of the server session's own, which can't be set.
+                let finds_null = name == "sql_auto_is_null" && value.as_ref() == b"ON";
                 if tracked || CHARSET_GROUP.contains(&name.as_str()) {
                     self.state.set(&name, value);
                     if let Some(lease) = &mut self.lease {
                         lease.state.set(&name, value);
                     }
-                    return false;
+                    return finds_null;
                 }
                 // OceanBase's hidden ones: it reports some that nobody set, and the role's. A SET that names one is seen in its text.
                 let of_schema = self.lex_flavor == LexFlavor::OceanBase && OF_SCHEMA.contains(&name.as_str());
@@ -166,21 +166,6 @@ impl ClientSession {
             || facts.effects.intersects(Effects::ROUTINE | Effects::TEXT_EXECUTE)
         {
             self.found_rows = None;
-        }
-    }
-
-    /// LAST_INSERT_ID() may have changed if the answer names an id: then only the server session knows (an explicit value is reported too, and
-    /// changes nothing). It is read when somebody asks, or when another client takes the server session over.
-    fn apply_insert_id(&mut self, facts: &Facts, report: &Report) {
-        let Some(lease) = &mut self.lease else { return };
-        let hiding = Effects::ROUTINE | Effects::LAST_INSERT_ID_SET | Effects::UNKNOWN | Effects::TEXT_EXECUTE;
-        // The end of rows carries no id: INSERT … RETURNING makes one all the same.
-        let returning = facts.class == StatementClass::Write && report.had_columns;
-        let out_of_sight = returning || facts.effects.intersects(hiding);
-        if report.insert_id != 0 || out_of_sight {
-            *self.handle.insert_id() = InsertId::On(lease.serial);
-            lease.unread_insert_id = Some(self.handle.id);
-            lease.last_insert_id = None;
         }
     }
 

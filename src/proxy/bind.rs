@@ -17,15 +17,14 @@ use crate::pool::endpoint::Want;
 use crate::pool::lease::Lease;
 use crate::pool::session::BEHAVIOUR;
 use crate::protocol::ErrorReply;
-use crate::proxy::aloft::Aloft;
 use crate::proxy::causal::NotCaughtUp;
 use crate::proxy::errors;
-use crate::proxy::registry::{InsertId, SessionHandle, Target};
-use crate::proxy::session::ClientSession;
+use crate::proxy::registry::{SessionHandle, Target};
+use crate::proxy::session::{ClientSession, Flow};
 use crate::router::{self, Route, StatementKind};
-use crate::session::effects;
+use crate::session::effects::{self, InsertIdNeed};
 use crate::session::pins::PinReason;
-use crate::sql::{Effects, Facts, VolatileKind};
+use crate::sql::{Effects, Facts};
 use crate::topology::{ClusterSnapshot, NodeId, NodeView};
 
 /// How often a session that waits for a node looks again, if no change of the cluster wakes it.
@@ -125,7 +124,10 @@ impl ClientSession {
         statement: Option<u32>,
         hold_until: Instant,
     ) -> Result<(), BindEnd> {
-        let needs_insert_id = reads_insert_id(facts);
+        let insert_id = self.insert_id_need(facts);
+        if insert_id != InsertIdNeed::Nothing && self.lease.is_some() {
+            Box::pin(self.fetch_own_insert_id()).await?;
+        }
         if self.lease.is_none() {
             let reader = match self.cx.rules.is_empty() {
                 true => None,
@@ -133,7 +135,7 @@ impl ClientSession {
             };
             let lease = match reader {
                 Some(lease) => lease,
-                None => Box::pin(self.bind(needs_insert_id, hold_until)).await?,
+                None => Box::pin(self.bind(insert_id, hold_until)).await?,
             };
             self.bound(lease);
             self.count_binding();
@@ -142,14 +144,15 @@ impl ClientSession {
             // Another client of this server session may have used the sequence.
             return Err(BindEnd::Refused(errors::value_lost("the last value of a sequence")));
         }
+        self.look_for_new_insert_id(insert_id).await?;
         if self.would_see_names(facts) {
+            let copies = self.needs_messages(facts) && self.pins_for_a_moment();
+            if copies && Box::pin(self.copy_messages()).await == Flow::End {
+                return Err(BindEnd::ClientGone);
+            }
             Box::pin(self.hide_names(facts)).await?;
         }
-        let stale_diagnostics = facts.effects.contains(Effects::SHOW_DIAGNOSTICS) && !self.untouched();
-        if stale_diagnostics && self.diagnostics_lost {
-            return Err(BindEnd::Refused(errors::value_lost("the warnings of the last statement")));
-        }
-        self.replay(needs_insert_id, stale_diagnostics, statement).await
+        self.replay(facts, insert_id, statement).await
     }
 
     /// How well the server session fits that was just bound.
@@ -182,13 +185,15 @@ impl ClientSession {
         self.lease = Some(lease);
     }
 
-    pub(super) async fn bind(&mut self, needs_insert_id: bool, hold_until: Instant) -> Result<Lease, BindEnd> {
+    pub(super) async fn bind(&mut self, insert_id: InsertIdNeed, hold_until: Instant) -> Result<Lease, BindEnd> {
         if !self.reopenable {
             // Any secret that belay could try would be a wrong one, and wrong ones lock accounts.
             self.over = true;
             return Err(BindEnd::Refused(errors::login_not_recorded()));
         }
-        if needs_insert_id && let Some(lease) = Box::pin(self.bind_where_insert_id_is()).await? {
+        if insert_id != InsertIdNeed::Nothing
+            && let Some(lease) = Box::pin(self.bind_where_insert_id_is()).await?
+        {
             return Ok(lease);
         }
         loop {
@@ -308,59 +313,4 @@ impl ClientSession {
             Err(AcquireError::NotFree) => Ok(Err("not free".into())),
         }
     }
-
-    /// LAST_INSERT_ID() may be known only to the server session that made it: that one, if it is free and on the node that serves; from another node
-    /// the value is fetched. If it is not free, whoever took it reads it for us.
-    async fn bind_where_insert_id_is(&mut self) -> Result<Option<Lease>, BindEnd> {
-        let give_up = Instant::now() + Duration::from_secs(2);
-        loop {
-            let InsertId::On(serial) = *self.handle.insert_id() else { return Ok(None) };
-            let snapshot = self.cx.cluster.load();
-            for view in &snapshot.nodes {
-                let Ok(mut lease) = self.acquire(view, Some(serial), None).await? else { continue };
-                let seen_elsewhere = self.seen.as_ref().is_some_and(|seen| seen.node != lease.node);
-                if snapshot.writer == Some(lease.node) && !seen_elsewhere {
-                    return Ok(Some(lease));
-                }
-                let aloft = Aloft::begins(&self.handle, &lease);
-                let fetched = while_client_stays(&self.io.stream, &self.handle, fetch_insert_id(&mut lease)).await;
-                let id = match aloft.ends(&self.handle, fetched) {
-                    Ok(id) => id,
-                    Err(why) => {
-                        *self.handle.insert_id() = InsertId::Lost;
-                        self.abandon(lease, &why);
-                        return Err(why.before_statement(BindEnd::Lost(Stage::Acquire)));
-                    }
-                };
-                *self.handle.insert_id() = id.map_or(InsertId::Lost, InsertId::Known);
-                if id.is_some() {
-                    lease.release(Instant::now());
-                }
-                return Ok(None);
-            }
-            if Instant::now() > give_up {
-                *self.handle.insert_id() = InsertId::Lost;
-                return Ok(None);
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-}
-
-/// LAST_INSERT_ID() of a server session; `None`: it is of no use any more.
-async fn fetch_insert_id(lease: &mut Lease) -> Option<u64> {
-    lease.last_use = None;
-    let answer = lease.conn.query("SELECT LAST_INSERT_ID()").await.ok()?;
-    let id = std::str::from_utf8(answer.single()?).ok()?.parse().ok()?;
-    lease.unread_insert_id = None;
-    lease.last_insert_id = Some(id);
-    Some(id)
-}
-
-/// Whether the statement reads LAST_INSERT_ID() in any of its forms, or may do so out of sight.
-fn reads_insert_id(facts: &Facts) -> bool {
-    facts.effects.contains(Effects::VOLATILE_HIDDEN)
-        || facts.volatile.iter().any(|call| {
-            matches!(call.kind, VolatileKind::LastInsertId | VolatileKind::IdentityVar | VolatileKind::LastInsertIdVar)
-        })
 }

@@ -53,7 +53,7 @@ impl ClientSession {
     /// Whether anything is to be asked, and nothing speaks against asking it now.
     pub(super) fn wants_capture(&self) -> bool {
         let variables = self.may_ask_variables();
-        let alone = self.pins != self.pins_not_read() && self.keeps_only_unread();
+        let alone = self.pins != self.pins_not_to_ask() && self.keeps_only_unread();
         if !(alone || variables) || self.lease.is_none() || self.handle.is_killed() {
             return false;
         }
@@ -67,8 +67,8 @@ impl ClientSession {
         }
     }
 
-    /// The pins that no capture ends.
-    fn pins_not_read(&self) -> Pins {
+    /// The pins that no question of belay's can end.
+    pub(super) fn pins_not_to_ask(&self) -> Pins {
         let mut others = self.pins.without_unread();
         if self.held.as_ref().is_some_and(|held| held.locks_to_ask().is_some()) {
             others.remove(PinReason::UserLock);
@@ -78,7 +78,7 @@ impl ClientSession {
 
     /// Whether nothing but what is unread keeps the server session.
     fn keeps_only_unread(&self) -> bool {
-        self.pins_not_read().is_empty() && self.transaction == Transaction::Idle
+        self.pins_not_to_ask().is_empty() && self.transaction == Transaction::Idle
     }
 
     /// Asks, and takes every answer for what it means.

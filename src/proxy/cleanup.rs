@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::pool::endpoint::Clients;
 use crate::pool::flight::{self, Ask};
 use crate::pool::lease::Lease;
 use crate::pool::setup;
@@ -59,6 +60,14 @@ pub async fn reset_in_place(cx: &Context, lease: &mut Lease) -> Option<()> {
         Ask::Query(Bytes::from_static(b"SHOW SESSION VARIABLES")),
     ];
     let session = &mut **lease;
+    if let Some(owner) = session.unread_insert_id {
+        if cx.registry.needs_insert_id(owner, session.serial) {
+            // The reset would end it.
+            let id = session.read_insert_id().await;
+            cx.insert_id_read(owner, session.serial, id);
+        }
+        session.unread_insert_id = None;
+    }
     let answers = flight::fly(&mut session.conn, b"", &asks).await.ok()?;
     let [reset, tracked, role, variables] = answers.as_slice() else { return None };
     if [reset, tracked, variables].into_iter().any(|a| a.error.is_some()) {
@@ -78,10 +87,9 @@ pub async fn reset_in_place(cx: &Context, lease: &mut Lease) -> Option<()> {
     session.text_statements.clear();
     session.last_use = None;
     session.last_insert_id = Some(0);
+    // SHOW VARIABLES reads a table.
+    session.conn.messages = variables.warnings > 0;
     // MariaDB and MySQL drop it with the reset, and say so once they track again.
     session.next_transaction = Pending::Nothing;
-    if let Some(owner) = session.unread_insert_id.take() {
-        cx.insert_id_lost(owner, session.serial);
-    }
     Some(())
 }

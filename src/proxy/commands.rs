@@ -13,6 +13,7 @@ use crate::proxy::errors;
 use crate::proxy::registry::InsertId;
 use crate::proxy::session::{ClientSession, Flow, LASTING_STATUS};
 use crate::proxy::wire::RequestHead;
+use crate::session::diagnostics::Messages;
 use crate::session::held::Held;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
@@ -26,6 +27,14 @@ impl ClientSession {
         if self.skip_request(head).await == Flow::End {
             return Flow::End;
         }
+        if self.pins.contains(PinReason::FoundRows) {
+            // Servers keep it through a reset, as they keep no message.
+            self.forget_messages();
+            if Box::pin(self.copy_messages()).await == Flow::End {
+                return Flow::End;
+            }
+        }
+        let found_rows = self.found_rows;
         let hold_until = Instant::now() + self.cx.hold_timeout;
         let role_unread = self.pins.contains(PinReason::UnreadRole);
         let role = self.state.role().cloned();
@@ -88,6 +97,7 @@ impl ClientSession {
             self.status = lease.conn.status & LASTING_STATUS;
             self.bound(lease);
             self.start_over();
+            self.found_rows = found_rows;
             self.set_idle_limit();
             if kept.contains(PinReason::Xa) {
                 self.held = Some(Box::new(Held::reset_in_xa()));
@@ -147,6 +157,7 @@ impl ClientSession {
         self.text_statements.clear();
         self.names_uncertain = false;
         self.row_count = 0;
+        self.messages = Messages::None;
         self.found_rows = Some(0);
         self.found_rows_here = false;
         // MariaDB forgets it with a reset (observed).
@@ -197,9 +208,12 @@ impl ClientSession {
                 Err(NotLanded::ClientGone) => return Flow::End,
                 answers => answers,
             };
-            match answers.ok().and_then(|a| a.into_iter().next()) {
-                Some(answer) if answer.error.is_none() => lease.behaviour.set(Capabilities::MULTI_STATEMENTS, on),
-                _ => self.lose_bound(),
+            let answers = answers.unwrap_or_default();
+            if answers.first().is_some_and(|answer| answer.error.is_none()) {
+                lease.behaviour.set(Capabilities::MULTI_STATEMENTS, on);
+                self.take_held_back(&answers);
+            } else {
+                self.lose_bound();
             }
         }
         self.capabilities.set(Capabilities::MULTI_STATEMENTS, on);

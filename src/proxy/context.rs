@@ -17,7 +17,7 @@ use crate::proxy::client_login::LoginContext;
 use crate::proxy::hidden_code::HiddenCode;
 use crate::proxy::kill::Killer;
 use crate::proxy::measure::Measure;
-use crate::proxy::registry::{InsertId, Registry};
+use crate::proxy::registry::Registry;
 use crate::router::RuleSet;
 use crate::topology::NodeId;
 
@@ -90,11 +90,7 @@ impl Context {
 
     /// LAST_INSERT_ID() of a client session was read by somebody who took its server session over.
     pub fn insert_id_read(&self, client: u32, serial: u64, id: Option<u64>) {
-        let Some(handle) = self.registry.get(client) else { return };
-        let mut insert_id = handle.insert_id();
-        if *insert_id == InsertId::On(serial) {
-            *insert_id = id.map_or(InsertId::Lost, InsertId::Known);
-        }
+        self.registry.insert_id_read(client, serial, id);
     }
 
     /// The server session that knew it is gone.

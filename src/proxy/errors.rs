@@ -278,6 +278,26 @@ pub fn replay_impossible(node: &str, variable: &str) -> ErrorReply {
     )
 }
 
+/// A question for the messages of the last statement that their copy does not answer.
+pub fn messages_copied() -> ErrorReply {
+    reply(
+        1105,
+        "belay: the warnings of the last statement are kept as a copy, since the server session they were on serves others: ask for them with \
+         SHOW WARNINGS, SHOW ERRORS, SHOW COUNT(*) or @@warning_count in a statement of its own"
+            .into(),
+    )
+}
+
+/// They are gone.
+pub fn messages_lost() -> ErrorReply {
+    value_lost("the list of warnings of the last statement")
+}
+
+/// Whether an error answers a question for the messages of the last statement, and so leaves them as they are.
+pub fn is_about_messages(error: &ErrorReply) -> bool {
+    *error == messages_copied() || *error == messages_lost()
+}
+
 /// A value of the last statement that can't be known any more.
 pub fn value_lost(what: &str) -> ErrorReply {
     reply(

@@ -22,6 +22,7 @@ use crate::proxy::session::{ClientSession, Flow, OfRequest};
 use crate::proxy::statements::Execution;
 use crate::proxy::text_statements::{self, TextNeed};
 use crate::proxy::wire::{self, RequestHead, ServerRead};
+use crate::session::diagnostics::Does;
 use crate::session::pins::PinReason;
 use crate::sql::{Facts, StatementCount, TransactionControl};
 
@@ -168,6 +169,11 @@ impl ClientSession {
             Some(Err(error)) => return self.refuse(head, error).await,
             None => {}
         }
+        if self.asks_for_copy(head, &facts)
+            && let Some(flow) = Box::pin(self.answer_from_copy(head)).await
+        {
+            return flow;
+        }
         let release = matches!(
             facts.txn,
             TransactionControl::Commit { release: Some(true), .. }
@@ -258,6 +264,10 @@ impl ClientSession {
                 Err(BindEnd::Refused(error)) => {
                     let error = ClientSession::not_sent(&attempts, error);
                     return Box::pin(self.refused(request.head, error)).await;
+                }
+                // What went with a server session that was lost on the way here is told by the one who holds it.
+                Err(BindEnd::Lost(_)) if self.lost.is_some() => {
+                    return Box::pin(self.tell_loss(request.head, request.facts)).await;
                 }
                 Err(BindEnd::Lost(stage)) => {
                     let failure = self.failure(stage, Cause::ConnectionLost, &request);
@@ -496,6 +506,12 @@ impl ClientSession {
         if let Some(lease) = &mut self.lease {
             let last = LastUse { client: self.handle.id, statement: self.statement };
             lease.last_use = (continued || !request.stateless).then_some(last);
+        }
+        if request.stateless && request.shape != ReplyShape::Prepare {
+            self.apply_messages(report, |_| Does::Unknown);
+            let mut pins = self.pins;
+            self.pin_messages(&mut pins);
+            self.set_pins(pins);
         }
         if !request.stateless {
             self.apply(request.facts, report, request.kind);

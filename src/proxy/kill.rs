@@ -261,7 +261,10 @@ impl ClientSession {
         lease.last_use = None;
         let asks = [Ask::Query(Bytes::from(format!("SELECT @`{name}`")))];
         let answer = match aloft::fly(&self.io.stream, &self.handle, lease, b"", &asks).await {
-            Ok(mut answers) => answers.pop(),
+            Ok(mut answers) => {
+                self.take_held_back(&answers);
+                answers.pop()
+            }
             Err(NotLanded::ClientGone) => return Err(Gone),
             Err(error) => {
                 self.cx.cluster.suspect(lease.node);

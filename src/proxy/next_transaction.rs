@@ -130,6 +130,7 @@ impl ClientSession {
         }
         lease.next_transaction = Pending::Nothing;
         let node = lease.node;
+        self.take_held_back(&answers);
         let mut pins = self.pins;
         pins.remove(PinReason::NextTransaction);
         self.set_pins(pins);

@@ -12,15 +12,17 @@ use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
 use crate::proxy::execute::{Kind, Request, Served, command_packet, text_of};
+use crate::proxy::report::Report;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::is_held;
 use crate::proxy::text_statements::TextNeed;
 use crate::proxy::wire::RequestHead;
+use crate::session::diagnostics::Does;
 use crate::session::pins::PinReason;
 use crate::session::state::ParseState;
 use crate::session::statement::{ClientStatement, LongData};
 use crate::session::user_variables::Named;
-use crate::sql::{Facts, Flavor as LexFlavor, Text};
+use crate::sql::{Facts, Flavor as LexFlavor, Text, Verb};
 
 impl ClientSession {
     /// COM_STMT_PREPARE.
@@ -64,10 +66,7 @@ impl ClientSession {
         };
         match self.serve(request).await {
             Served::Answered(report) => {
-                self.diagnostics_lost = report.error.is_none() && report.warnings > 0;
-                if report.error.is_some() {
-                    self.keep_diagnostics();
-                }
+                self.prepare_answered(text.facts(), &report);
                 if let Some(made) = report.prepared {
                     self.prepared_first(id, text, prepared, made);
                 }
@@ -128,15 +127,23 @@ impl ClientSession {
         self.lease.as_ref().is_none_or(|lease| lease.prepared.has_room(held))
     }
 
-    /// The error of a PREPARE may still be asked for, where it is.
-    fn keep_diagnostics(&mut self) {
+    /// What a PREPARE brought, warnings or an error, may still be asked for where it is.
+    fn prepare_answered(&mut self, facts: &Facts, report: &Report) {
+        self.apply_messages(report, |session| match session.does_to_messages(facts) {
+            // It is prepared, and not asked yet.
+            Does::Keeps if matches!(facts.verb, Verb::Show | Verb::GetDiagnostics) => Does::Unknown,
+            does => does,
+        });
+        let mut pins = self.pins;
+        self.pin_messages(&mut pins);
+        self.set_pins(pins);
+        if report.error.is_none() {
+            return;
+        }
         self.row_count = -1;
         if let Some(lease) = &mut self.lease {
             lease.last_use = Some(LastUse { client: self.handle.id, statement: self.statement });
         }
-        let mut pins = self.pins;
-        pins.insert(PinReason::Diagnostics);
-        self.set_pins(pins);
     }
 
     /// What a statement that is prepared now is understood by, if it names these user variables.

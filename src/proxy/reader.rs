@@ -17,10 +17,11 @@ use crate::proxy::bind::BindEnd;
 use crate::proxy::causal::NotCaughtUp;
 use crate::proxy::errors;
 use crate::proxy::execute::{Kind, Request};
-use crate::proxy::registry::InsertId;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Execution;
 use crate::router::{self, Against, Choice, ClusterView, Kept, SessionView, StatementKind, Stay, Why, kind};
+use crate::session::diagnostics::Messages;
+use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
 use crate::session::transaction::Transaction;
@@ -106,10 +107,8 @@ impl ClientSession {
             Some(Against::Serializable)
         } else if self.found_rows.is_none() && asks(VolatileKind::FoundRows) {
             Some(Against::FoundRows)
-        } else if matches!(*self.handle.insert_id(), InsertId::On(_))
-            && (asks(VolatileKind::LastInsertId)
-                || asks(VolatileKind::LastInsertIdVar)
-                || asks(VolatileKind::IdentityVar))
+        } else if self.handle.insert_id().server_session().is_some()
+            && self.insert_id_need(facts) != InsertIdNeed::Nothing
         {
             Some(Against::LastInsertId)
         } else if self.readers.rest_until.is_some_and(|until| Instant::now() < until) {
@@ -260,7 +259,16 @@ impl ClientSession {
             Stay::Refuse(why) => {
                 Err(BindEnd::Refused(errors::not_on_a_reader(&self.cx.node_name(node), why, &self.pins.to_string())))
             }
-            Stay::Leave => self.leave_reader(kept.in_transaction).await,
+            Stay::Leave => {
+                if self.needs_messages(facts) {
+                    if Box::pin(self.copy_messages()).await == Flow::End {
+                        return Err(BindEnd::ClientGone);
+                    }
+                } else if self.messages == Messages::Here {
+                    self.messages = Messages::None;
+                }
+                self.leave_reader(kept.in_transaction).await
+            }
         }
     }
 
@@ -301,7 +309,6 @@ impl ClientSession {
         self.transaction = Transaction::Idle;
         self.status.remove(StatusFlags::IN_TRANS | StatusFlags::IN_TRANS_READONLY);
         // Nothing pins but what goes by itself.
-        self.diagnostics_lost |= self.pins.contains(PinReason::Diagnostics);
         self.set_pins(Pins::NONE);
         self.handle.decided(Instant::now(), "leave the reader", Some(node), "the statement is not for readers");
         if clean {

@@ -12,6 +12,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::auth::accounts::AccountId;
+use crate::pool::endpoint::Clients;
 use crate::router::Why;
 use crate::session::pins::Pins;
 use crate::session::transaction::Transaction;
@@ -39,6 +40,8 @@ pub mod signal {
     pub const IDLE_TOO_LONG: u8 = 8;
     /// A momentary pin has lasted long enough.
     pub const PIN_EXPIRED: u8 = 16;
+    /// Others wait for a server session, and this one may keep its own for a momentary pin only.
+    pub const PIN_WANTED: u8 = 32;
 }
 
 /// The server session that works for a client session now.
@@ -107,8 +110,36 @@ pub enum InsertId {
     Zero,
     /// On this server session (by serial number), not read yet.
     On(u64),
+    /// The same, if it isn't 0 there: what it was before is lost.
+    NewOn(u64),
     /// The server session went before it was read.
     Lost,
+}
+
+impl InsertId {
+    /// The server session that knows it, if only that one does.
+    pub fn server_session(self) -> Option<u64> {
+        match self {
+            InsertId::On(serial) | InsertId::NewOn(serial) => Some(serial),
+            InsertId::Known(_) | InsertId::Zero | InsertId::Lost => None,
+        }
+    }
+
+    /// After it was read there; `None`: it could not be.
+    pub fn read(self, id: Option<u64>) -> InsertId {
+        match (self, id) {
+            (_, None) | (InsertId::NewOn(_), Some(0)) => InsertId::Lost,
+            (_, Some(id)) => InsertId::Known(id),
+        }
+    }
+
+    /// After a statement that may have made one on this server session, which had this one before.
+    pub fn maybe_made_on(self, serial: u64) -> InsertId {
+        match self {
+            InsertId::Lost | InsertId::NewOn(_) => InsertId::NewOn(serial),
+            InsertId::Known(_) | InsertId::Zero | InsertId::On(_) => InsertId::On(serial),
+        }
+    }
 }
 
 /// The part of a client session that others may see.
@@ -124,6 +155,7 @@ pub struct SessionHandle {
     running: Mutex<Running>,
     notes: Mutex<Notes>,
     insert_id: Mutex<InsertId>,
+    insert_id_told: tokio::sync::Notify,
     signals: AtomicU8,
     waker: Mutex<Option<Waker>>,
     /// Milliseconds after `since` at which the session went idle, plus one; 0 while it is busy.
@@ -157,6 +189,7 @@ impl SessionHandle {
                 prepared: 0,
             }),
             insert_id: Mutex::default(),
+            insert_id_told: tokio::sync::Notify::new(),
             signals: AtomicU8::new(0),
             waker: Mutex::new(None),
             idle_from_ms: AtomicU64::new(1),
@@ -226,6 +259,21 @@ impl SessionHandle {
         lock(&self.insert_id)
     }
 
+    /// LAST_INSERT_ID() of the session was read, or lost, on the server session that alone knew it; its task may wait for that.
+    fn insert_id_read(&self, serial: u64, id: Option<u64>) {
+        let mut insert_id = self.insert_id();
+        if insert_id.server_session() == Some(serial) {
+            *insert_id = insert_id.read(id);
+            drop(insert_id);
+            self.insert_id_told.notify_one();
+        }
+    }
+
+    /// Waits until somebody has read it, or lost it. May end early.
+    pub async fn insert_id_told(&self) {
+        self.insert_id_told.notified().await;
+    }
+
     /// Notes a decision, forgetting the oldest beyond `DECISIONS_MAX`.
     pub fn decided(&self, at: Instant, what: &'static str, node: Option<NodeId>, why: impl Into<Why>) {
         let mut notes = self.notes();
@@ -270,6 +318,22 @@ pub struct Registry {
     next: AtomicU32,
 }
 
+impl Clients for Registry {
+    fn wanted(&self, client: u32) {
+        if let Some(handle) = self.get(client) {
+            handle.signal(signal::PIN_WANTED);
+        }
+    }
+
+    fn needs_insert_id(&self, client: u32, serial: u64) -> bool {
+        self.get(client).is_some_and(|handle| handle.insert_id().server_session() == Some(serial))
+    }
+
+    fn insert_id_read(&self, client: u32, serial: u64, id: Option<u64>) {
+        Registry::insert_id_read(self, client, serial, id);
+    }
+}
+
 /// A place in the register; dropping it frees the id.
 #[derive(Debug)]
 pub struct Registration {
@@ -312,6 +376,13 @@ impl Registry {
         self.sessions.get(&id).map(|entry| entry.value().clone())
     }
 
+    /// Somebody who has a server session now has read what LAST_INSERT_ID() is there, for the client that left it; `None`: it is lost.
+    pub fn insert_id_read(&self, client: u32, serial: u64, id: Option<u64>) {
+        if let Some(handle) = self.get(client) {
+            handle.insert_id_read(serial, id);
+        }
+    }
+
     /// Up to `limit` sessions, in no order.
     pub fn list(&self, limit: usize) -> Vec<Arc<SessionHandle>> {
         self.sessions.iter().take(limit).map(|entry| entry.value().clone()).collect()
@@ -346,5 +417,33 @@ mod tests {
                 assert_ne!(id & ((1 << COUNTER_BITS) - 1), 0);
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_id_is_told_once_it_was_read() {
+        let registry = Registry::new(0);
+        let client = registry.register("test".into());
+        *client.handle.insert_id() = InsertId::On(7);
+        assert!(Clients::needs_insert_id(&*registry, client.handle.id, 7));
+        registry.insert_id_read(client.handle.id, 8, Some(1));
+        let told = tokio::time::timeout(std::time::Duration::from_secs(9), client.handle.insert_id_told());
+        assert!(told.await.is_err(), "that was of another server session");
+        let read = async { registry.insert_id_read(client.handle.id, 7, Some(42)) };
+        tokio::join!(client.handle.insert_id_told(), read);
+        assert_eq!(*client.handle.insert_id(), InsertId::Known(42));
+        // Read before anybody waits.
+        *client.handle.insert_id() = InsertId::On(9);
+        registry.insert_id_read(client.handle.id, 9, None);
+        client.handle.insert_id_told().await;
+        assert_eq!(*client.handle.insert_id(), InsertId::Lost);
+    }
+
+    #[test]
+    fn a_lost_id_stays_lost_until_there_is_a_new_one() {
+        let new = InsertId::Lost.maybe_made_on(3);
+        assert_eq!(new, InsertId::NewOn(3));
+        assert_eq!(new.read(Some(0)), InsertId::Lost);
+        assert_eq!(new.maybe_made_on(4).read(Some(5)), InsertId::Known(5));
+        assert_eq!(InsertId::Zero.maybe_made_on(3).read(Some(0)), InsertId::Known(0));
     }
 }

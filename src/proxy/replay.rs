@@ -10,19 +10,21 @@ use bytes::{Bytes, BytesMut};
 use crate::error::Stage;
 use crate::failover;
 use crate::pool::flight::{Answer, Ask};
+use crate::pool::session::ASK_INSERT_ID;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::protocol::mysql::packet::session_state::{SessionChange, SessionChanges};
 use crate::proxy::aloft;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
-use crate::proxy::registry::InsertId;
-use crate::proxy::session::ClientSession;
+use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Missing;
 use crate::proxy::text_statements::TextNeed;
+use crate::session::effects::InsertIdNeed;
 use crate::session::next_transaction::NextTransaction;
 use crate::session::plan::{ReplayPlan, Unreachable};
 use crate::session::state::SessionState;
+use crate::sql::Facts;
 
 /// What an entry is for. An error has the consequence that is named here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub(super) enum Purpose {
     InsertIdOf(u32),
     /// Makes a part of the state equal; it names the part. An error: half of the plan may be in force, so nobody can use the server session.
     State(&'static str),
-    /// Clears the diagnostics of others. An error is one of state.
+    /// Clears the messages of others. An error is one of state.
     Diagnostics,
     /// Lends a part of the state to the PREPARE behind it, or takes it back. An error is one of state.
     Lent(&'static str),
@@ -75,14 +77,15 @@ impl ClientSession {
     /// `statement`: a prepared statement that has to be there too.
     pub(super) async fn replay(
         &mut self,
-        needs_insert_id: bool,
-        clear_diagnostics: bool,
+        facts: &Facts,
+        insert_id: InsertIdNeed,
         statement: Option<u32>,
     ) -> Result<(), BindEnd> {
         if statement.is_some() || self.of_request.text_need != TextNeed::Nothing {
             self.know_types().await?;
         }
-        let wanted_id = if needs_insert_id { self.wanted_insert_id()? } else { None };
+        let clear_diagnostics = self.must_clear_messages(facts).map_err(BindEnd::Refused)?;
+        let wanted_id = self.wanted_insert_id(insert_id)?;
         let plan = self.plan(wanted_id)?;
         self.check_charsets(&plan)?;
         let Some(lease) = &mut self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
@@ -107,10 +110,17 @@ impl ClientSession {
         if !more && next.is_none() {
             return Ok(());
         }
+        if self.needs_messages(facts) {
+            // What belay says could clear the client's own.
+            if Box::pin(self.copy_messages()).await == Flow::End {
+                return Err(BindEnd::ClientGone);
+            }
+            return Box::pin(self.replay(facts, insert_id, statement)).await;
+        }
         if self.unread_variables.is_held_back() {
             // It would come with an answer to belay's own statements, and make the plan wrong.
             Box::pin(self.ask_variables()).await?;
-            return Box::pin(self.replay(needs_insert_id, clear_diagnostics, statement)).await;
+            return Box::pin(self.replay(facts, insert_id, statement)).await;
         }
         let Some(lease) = &self.lease else { return Err(BindEnd::Lost(Stage::Replay)) };
         let entries = entries_of(&plan, unread, set_option, clear_diagnostics).and_then(|mut entries| {
@@ -132,6 +142,7 @@ impl ClientSession {
         lease.behaviour.set(Capabilities::MULTI_STATEMENTS, multi);
         if let Some(id) = plan.last_insert_id {
             lease.last_insert_id = Some(id);
+            lease.unread_insert_id = None;
         }
         self.cx.measure.replayed(&plan);
         match (missing, flown.prepared) {
@@ -304,17 +315,6 @@ impl ClientSession {
             self.lost_lease(lease, Stage::Replay);
         }
     }
-
-    /// The value that LAST_INSERT_ID() must have on the bound server session; `None` if it has it already.
-    fn wanted_insert_id(&self) -> Result<Option<u64>, BindEnd> {
-        let Some(lease) = &self.lease else { return Ok(None) };
-        match *self.handle.insert_id() {
-            InsertId::Zero => Ok(Some(0)),
-            InsertId::Known(id) => Ok(Some(id)),
-            InsertId::On(serial) if serial == lease.serial => Ok(None),
-            InsertId::On(_) | InsertId::Lost => Err(BindEnd::Refused(errors::value_lost("LAST_INSERT_ID()"))),
-        }
-    }
 }
 
 /// The variable that a node made another value of than the plan's, and that value.
@@ -358,8 +358,7 @@ pub(super) fn lent(want: &SessionState, have: &SessionState) -> Result<Vec<Entry
 
 /// What is said before the client's statement; the name of the variable that can't be put back, if one can't.
 ///
-/// What others left is read before anything could change it; their diagnostics are cleared last, by the one kind of statement that does so on every
-/// server: one that reads a table, even a derived one.
+/// What others left is read before anything could change it; their messages are cleared last.
 fn entries_of(
     plan: &ReplayPlan,
     unread: Option<u32>,
@@ -368,7 +367,7 @@ fn entries_of(
 ) -> Result<Vec<Entry>, Arc<str>> {
     let mut entries = Vec::with_capacity(3);
     if let Some(other) = unread {
-        let ask = Ask::Query(Bytes::from_static(b"SELECT LAST_INSERT_ID()"));
+        let ask = Ask::Query(Bytes::from_static(ASK_INSERT_ID));
         entries.push(Entry { ask, purpose: Purpose::InsertIdOf(other) });
     }
     if let Some(role) = &plan.role {
@@ -386,8 +385,7 @@ fn entries_of(
         entries.push(Entry::state("several statements", Ask::SetOption(u16::from(!on))));
     }
     if clear_diagnostics {
-        let ask = Ask::Query(Bytes::from_static(b"SELECT 1 FROM (SELECT 1) belay LIMIT 0"));
-        entries.push(Entry { ask, purpose: Purpose::Diagnostics });
+        entries.push(Entry { ask: Ask::ClearMessages, purpose: Purpose::Diagnostics });
     }
     Ok(entries)
 }

@@ -36,10 +36,11 @@ use crate::proxy::relay::{Cut, consume};
 use crate::proxy::send::Sending;
 use crate::proxy::text_statements::TextNeed;
 use crate::proxy::wire::{self, RequestError, RequestHead, Woke};
+use crate::session::diagnostics::Messages;
 use crate::session::held::{self, Held};
 use crate::session::loss::{Loss, Untold};
 use crate::session::next_transaction::Pending;
-use crate::session::pins::{PinReason, Pins};
+use crate::session::pins::Pins;
 use crate::session::state::{CharacterSets, ParseState, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::text_statement::TextStatements;
@@ -141,8 +142,8 @@ pub struct ClientSession {
     pub(super) last_gtid: Option<Bytes>,
     /// What is held on the bound server session by name; `None`: nothing.
     pub(super) held: Option<Box<Held>>,
-    /// Warnings of the last statement were not asked for in time, and are gone.
-    pub(super) diagnostics_lost: bool,
+    /// Where the messages of the last statement are.
+    pub(super) messages: Messages,
     /// Statements prepared by text, under the client's names.
     pub(super) text_statements: TextStatements,
     /// Code that belay does not read may have changed names on the bound server session, which is pinned.
@@ -165,6 +166,9 @@ impl ClientSession {
     /// Serves the client until one of both ends it.
     pub async fn run(mut self) {
         loop {
+            if self.is_in_the_way() && Box::pin(self.let_go()).await == Flow::End {
+                break;
+            }
             if self.capture_what_is_open().await == Flow::End {
                 break;
             }
@@ -205,8 +209,7 @@ impl ClientSession {
         scratch::give_back(&mut self.io.read_buf);
         scratch::give_back(&mut self.io.write_buf);
         self.release_if_free();
-        let momentary =
-            self.lease.is_some() && self.transaction == Transaction::Idle && !self.pins.without_unread().is_lasting();
+        let momentary = self.lease.is_some() && self.pins_for_a_moment();
         self.handle.goes_idle(Instant::now(), momentary);
     }
 
@@ -226,11 +229,8 @@ impl ClientSession {
         if signals & signal::DRAIN != 0 {
             self.draining = true;
         }
-        if signals & signal::PIN_EXPIRED != 0 {
-            self.expire_momentary_pins();
-            if Box::pin(self.put_aside_next_transaction()).await == Flow::End {
-                return Flow::End;
-            }
+        if signals & (signal::PIN_EXPIRED | signal::PIN_WANTED) != 0 && Box::pin(self.let_go()).await == Flow::End {
+            return Flow::End;
         }
         if signals & signal::NODE_LOST != 0
             && self.lease.as_ref().is_some_and(|lease| self.cx.cluster.load().is_down(lease.node))
@@ -293,28 +293,10 @@ impl ClientSession {
 
     /// After a server session was thrown away: what only it knew is lost.
     pub(super) fn server_session_gone(&self, lease: &Lease) {
-        let mut insert_id = self.handle.insert_id();
-        if *insert_id == super::registry::InsertId::On(lease.serial) {
-            *insert_id = super::registry::InsertId::Lost;
-        }
-        if let Some(other) = lease.unread_insert_id
-            && other != self.handle.id
-        {
-            drop(insert_id);
+        self.cx.insert_id_lost(self.handle.id, lease.serial);
+        if let Some(other) = lease.unread_insert_id {
             self.cx.insert_id_lost(other, lease.serial);
         }
-    }
-
-    fn expire_momentary_pins(&mut self) {
-        if self.transaction == Transaction::Open || self.pins.without_unread().is_lasting() {
-            return;
-        }
-        let mut pins = self.pins;
-        pins.remove(PinReason::Diagnostics);
-        pins.remove(PinReason::FoundRows);
-        self.diagnostics_lost = true;
-        self.set_pins(pins);
-        self.handle.decided(Instant::now(), "unpin", None, "the client did not ask for diagnostics in time");
     }
 
     /// The pins of this session, in its own notes, in the pool's and in the metrics.
@@ -423,6 +405,7 @@ impl ClientSession {
         self.forget_unread(self.pins);
         self.statements.unbound(&errors::value_lost(LONG_DATA));
         self.next_transaction_unbound();
+        self.messages_unbound();
         if let Some(lease) = &self.lease
             && let Some(endpoint) = lease.endpoint()
         {
@@ -432,7 +415,7 @@ impl ClientSession {
     }
 
     /// The status flags that are about the session; the others were about one answer.
-    fn lasting_status(&self) -> StatusFlags {
+    pub(super) fn lasting_status(&self) -> StatusFlags {
         const LASTING: StatusFlags = StatusFlags::IN_TRANS
             .union(StatusFlags::IN_TRANS_READONLY)
             .union(StatusFlags::AUTOCOMMIT)
@@ -471,6 +454,9 @@ impl ClientSession {
         let mut payload = BytesMut::new();
         encode_err(&mut payload, error, true);
         self.row_count = -1;
+        if !errors::is_about_messages(error) {
+            self.forget_messages();
+        }
         self.send(&wire::packet(&payload)).await
     }
 

@@ -28,6 +28,8 @@ use crate::proxy::relay::Cut;
 use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow, OfRequest};
 use crate::session::baseline::Baseline;
+use crate::session::diagnostics::Messages;
+use crate::session::effects::InsertIdNeed;
 use crate::session::loss::Untold;
 use crate::session::next_transaction::Pending;
 use crate::session::pins::{PinReason, Pins};
@@ -99,7 +101,7 @@ impl ClientSession {
             last_gtid: None,
             held: None,
             unread: Vec::new(),
-            diagnostics_lost: false,
+            messages: Messages::None,
             parsed: None,
             text_statements: TextStatements::default(),
             names_uncertain: false,
@@ -265,7 +267,7 @@ impl ClientSession {
 
     /// A server session in whatever state.
     pub(super) async fn bind_any(&mut self, hold_until: Instant) -> Result<Lease, BindEnd> {
-        self.bind(false, hold_until).await
+        self.bind(InsertIdNeed::Nothing, hold_until).await
     }
 
     /// The schema of a login: the node says whether it exists and whether the account may use it.

@@ -163,6 +163,23 @@ impl ClientSession {
         self.set_idle_limit();
     }
 
+    /// What the server held back has come with the first of these answers to other questions of belay's, but from MariaDB, which waits for a change.
+    pub(super) fn take_held_back(&mut self, answers: &[Answer]) {
+        if !self.unread_variables.is_held_back() {
+            return;
+        }
+        let mut pins = self.pins;
+        let answered = answers.iter().filter(|answer| answer.error.is_none());
+        for answer in answered.clone().filter(|answer| !answer.session_state.is_empty()) {
+            self.take_reports(answer, &mut pins);
+        }
+        if !matches!(self.lex_flavor, LexFlavor::MariaDb { .. }) && answered.count() > 0 {
+            self.unread_variables.hold_back(false);
+        }
+        self.pin_unread(&mut pins);
+        self.set_pins(pins);
+    }
+
     /// What a server reports with an answer to belay itself.
     fn take_reports(&mut self, answer: &Answer, pins: &mut Pins) {
         let ok = OkPacket {

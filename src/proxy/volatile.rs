@@ -83,6 +83,7 @@ impl ClientSession {
             VolatileKind::FoundRows if !found_rows_here => {
                 Some(count(self.found_rows.unwrap_or(0).try_into().unwrap_or(i64::MAX)))
             }
+            VolatileKind::WarningCountVar | VolatileKind::ErrorCountVar => self.copied_variable(kind).ok().flatten(),
             VolatileKind::LastGtidVar => self.last_gtid_literal(),
             _ => None,
         }))
@@ -92,11 +93,8 @@ impl ClientSession {
     fn check_known(&self, facts: &Facts) -> Result<(), ErrorReply> {
         // On the server session that ran the last statement, with nothing of anybody in between, the server knows best.
         let untouched = self.untouched();
-        if !untouched && self.diagnostics_lost {
-            let counts = [VolatileKind::WarningCountVar, VolatileKind::ErrorCountVar];
-            if facts.volatile.iter().any(|call| counts.contains(&call.kind)) {
-                return Err(errors::value_lost("the warning count"));
-            }
+        for call in &facts.volatile {
+            self.copied_variable(call.kind)?;
         }
         let found_rows_here = untouched && self.found_rows_here;
         if !found_rows_here

@@ -2,7 +2,7 @@
 //!
 //! What the server reports is the truth. The lexer fills what no server reports; a change that neither explains pins.
 
-use crate::sql::{Effects, Facts, StatementCount, TransactionControl, Verb, VolatileKind, XaVerb};
+use crate::sql::{Effects, Facts, StatementClass, StatementCount, TransactionControl, Verb, VolatileKind, XaVerb};
 
 use super::next_transaction::Characteristics;
 use super::pins::{PinReason, Pins};
@@ -52,11 +52,7 @@ pub fn foreseen(facts: &Facts) -> Pins {
     on(Effects::CALC_FOUND_ROWS, PinReason::FoundRows);
     on(Effects::SESSION_TRACKING, PinReason::SessionTracking);
     on(
-        Effects::TIMESTAMP_VARIABLE
-            | Effects::RAND_SEED
-            | Effects::INSERT_ID
-            | Effects::LAST_INSERT_ID_SET
-            | Effects::REPLICATION_VARIABLE,
+        Effects::TIMESTAMP_VARIABLE | Effects::RAND_SEED | Effects::INSERT_ID | Effects::REPLICATION_VARIABLE,
         PinReason::UnreportedVariable,
     );
     on(Effects::PROFILING, PinReason::Profiling);
@@ -72,14 +68,57 @@ pub fn foreseen(facts: &Facts) -> Pins {
     pins
 }
 
+/// What a statement has to do with LAST_INSERT_ID().
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InsertIdNeed {
+    /// Nothing, as far as its text tells.
+    Nothing,
+    /// It may make one, or keep the one that is there as the session's own; code of triggers and routines may read it, and a list of variables shows it
+    /// among others.
+    Kept,
+    /// It reads it, in any of its forms.
+    Read,
+}
+
+/// What the statement has to do with LAST_INSERT_ID().
+pub fn insert_id_need(facts: &Facts) -> InsertIdNeed {
+    let names = |kind: VolatileKind| {
+        matches!(kind, VolatileKind::LastInsertId | VolatileKind::IdentityVar | VolatileKind::LastInsertIdVar)
+    };
+    let reads = facts.effects.contains(Effects::VOLATILE_HIDDEN) || facts.volatile.iter().any(|call| names(call.kind));
+    if reads {
+        return InsertIdNeed::Read;
+    }
+    let kept = matches!(facts.class, StatementClass::Write | StatementClass::Call)
+        || facts.effects.intersects(MAY_SET_INSERT_ID | Effects::CREATE_TABLE_SELECT | Effects::VARIABLES_LISTED)
+        || !facts.certain;
+    if kept { InsertIdNeed::Kept } else { InsertIdNeed::Nothing }
+}
+
+/// What may give LAST_INSERT_ID() any value, or does so out of sight.
+const MAY_SET_INSERT_ID: Effects = Effects::ROUTINE
+    .union(Effects::LAST_INSERT_ID_SET)
+    .union(Effects::UNKNOWN)
+    .union(Effects::TEXT_EXECUTE)
+    .union(Effects::CUT_SHORT);
+
+/// Whether LAST_INSERT_ID() may be another one after a statement. `had_columns`: it answered with rows, whose end bears no id; `id`: its OK bears one, which
+/// may be one that the client gave.
+pub fn may_make_insert_id(facts: &Facts, had_columns: bool, failed: bool, id: bool) -> bool {
+    if facts.effects.intersects(MAY_SET_INSERT_ID) || !facts.certain {
+        return true;
+    }
+    let writes = facts.class == StatementClass::Write || facts.effects.contains(Effects::CREATE_TABLE_SELECT);
+    // LOAD DATA names none; what failed may have made some before it did (observed).
+    let unsaid = had_columns || failed || facts.verb == Verb::Load || facts.statements != StatementCount::One;
+    writes && (id || unsaid)
+}
+
 /// The pins after a statement of a session that had `before`.
 pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
     let mut pins = before;
     // Momentary pins end with the next statement, unless that one asks for what they keep.
     let asks_diagnostics = facts.effects.contains(Effects::SHOW_DIAGNOSTICS);
-    if !asks_diagnostics {
-        pins.remove(PinReason::Diagnostics);
-    }
     let asks_found_rows = facts.volatile.iter().any(|call| call.kind == VolatileKind::FoundRows);
     if !asks_found_rows && !asks_diagnostics {
         pins.remove(PinReason::FoundRows);
@@ -89,9 +128,6 @@ pub fn after(before: Pins, facts: &Facts, reported: &Reported) -> Pins {
     pins = pins.union(if nothing_done { foreseen(facts).minus(harmless_if_failed(facts)) } else { foreseen(facts) });
     if !reported.error {
         end_locks(&mut pins, facts);
-    }
-    if (reported.warnings > 0 || reported.error) && !asks_diagnostics {
-        pins.insert(PinReason::Diagnostics);
     }
     if reported.state_changed && !reported.values && !explained(facts, pins) {
         pins.insert(PinReason::UnexplainedChange);
@@ -188,14 +224,35 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_or_left_warnings_is_kept_for_a_moment() {
-        let facts = analyse(b"INSERT INTO t VALUES (1)", &LexContext::default());
-        let failed = after(Pins::NONE, &facts, &Reported { error: true, ..Reported::default() });
-        assert_eq!(failed.to_string(), "diagnostics");
-        assert!(!failed.is_lasting());
-        let asked = after(failed, &analyse(b"SHOW WARNINGS", &LexContext::default()), &Reported::default());
-        assert_eq!(asked.to_string(), "diagnostics");
-        assert_eq!(after(asked, &facts, &Reported::default()).to_string(), "");
+    fn statements_that_keep_show_or_make_an_insert_id() {
+        use InsertIdNeed::{Kept, Nothing, Read};
+        let cases = [
+            ("SELECT v FROM t", Nothing, false, false),
+            ("SET @a = 1", Nothing, false, false),
+            ("COMMIT", Nothing, false, false),
+            ("CREATE TABLE t (id INT)", Nothing, false, false),
+            ("SELECT LAST_INSERT_ID()", Read, false, false),
+            ("SELECT @@identity", Read, false, false),
+            ("SHOW VARIABLES LIKE 'last_insert_id'", Kept, false, false),
+            ("SELECT * FROM performance_schema.session_variables", Kept, false, false),
+            ("INSERT INTO t VALUES (LAST_INSERT_ID())", Read, false, true),
+            ("INSERT INTO t VALUES (1)", Kept, false, true),
+            ("UPDATE t SET a = 1", Kept, false, true),
+            ("CREATE TABLE t (id INT) SELECT 1", Kept, false, true),
+            ("LOAD DATA INFILE 'f' INTO TABLE t", Kept, true, true),
+            ("SELECT LAST_INSERT_ID(5)", Kept, true, true),
+            ("SET last_insert_id = 5", Kept, true, true),
+            ("CALL p()", Kept, true, true),
+            ("EXECUTE p", Kept, true, true),
+        ];
+        for (sql, need, without_id, with_id) in cases {
+            let facts = analyse(sql.as_bytes(), &LexContext::default());
+            assert_eq!(insert_id_need(&facts), need, "{sql}");
+            assert_eq!(may_make_insert_id(&facts, false, false, false), without_id, "{sql}");
+            assert_eq!(may_make_insert_id(&facts, false, false, true), with_id, "{sql}");
+        }
+        let insert = analyse(b"INSERT INTO t VALUES (1)", &LexContext::default());
+        assert!(may_make_insert_id(&insert, true, false, false) && may_make_insert_id(&insert, false, true, false));
     }
 
     #[test]

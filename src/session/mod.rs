@@ -4,6 +4,7 @@
 //! what must be true, a server session owns one that says what is true; [`plan::ReplayPlan`] is the difference.
 
 pub mod baseline;
+pub mod diagnostics;
 pub mod effects;
 pub mod held;
 pub mod loss;

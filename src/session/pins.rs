@@ -212,6 +212,11 @@ impl Pins {
         pins
     }
 
+    /// Whether any reason goes by itself soon.
+    pub fn has_momentary(self) -> bool {
+        self.iter().any(PinReason::is_momentary)
+    }
+
     /// Whether any reason lasts until the client ends it or leaves.
     pub fn is_lasting(self) -> bool {
         self.iter().any(|reason| !reason.is_momentary())

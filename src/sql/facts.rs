@@ -282,6 +282,8 @@ bitflags::bitflags! {
         const USER_VARIABLES_UNNAMED = 1 << 43;
         /// Names a table that lists user variables.
         const USER_VARIABLES_LISTED = 1 << 44;
+        /// Names a list of session variables: SHOW VARIABLES, or a table of them. The last insert id is one of them.
+        const VARIABLES_LISTED = 1 << 50;
         /// Touches state that the lexer cannot name.
         const UNKNOWN = 1 << 63;
     }
@@ -370,14 +372,8 @@ impl Literal {
             Literal::Integer(1) => Some(true),
             Literal::Boolean(value) => Some(value),
             Literal::Text(span) | Literal::Word(span) => {
-                let text = span.of(sql);
-                if text.eq_ignore_ascii_case(b"on") || text.eq_ignore_ascii_case(b"true") {
-                    Some(true)
-                } else if text.eq_ignore_ascii_case(b"off") || text.eq_ignore_ascii_case(b"false") {
-                    Some(false)
-                } else {
-                    None
-                }
+                let is = |words: [&[u8]; 2]| words.iter().any(|word| span.of(sql).eq_ignore_ascii_case(word));
+                if is([b"on", b"true"]) { Some(true) } else { is([b"off", b"false"]).then_some(false) }
             }
             _ => None,
         }
@@ -440,6 +436,8 @@ pub struct Facts {
     pub locking_read: bool,
     /// FROM stands in it: it may read rows.
     pub reads_tables: bool,
+    /// FROM stands in it outside parentheses, and behind it the name of a table (other than DUAL) or a derived one.
+    pub from_table: bool,
     /// Volatile calls that can be rewritten, in the order of the text. Filled for a single statement only; elsewhere [`Effects::VOLATILE_HIDDEN`] is set.
     pub volatile: SmallVec<[VolatileCall; 2]>,
     /// The assignments of SET (not those of SET STATEMENT), of all statements, in the order of the text.

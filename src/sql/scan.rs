@@ -31,6 +31,7 @@ pub(super) struct Statement {
     pub effects: Effects,
     pub locking: bool,
     pub reads_tables: bool,
+    pub from_table: bool,
     /// Its form only reads (the effects are looked at later).
     pub read_form: bool,
     /// Calls of functions are looked at (off in definitions, where parentheses follow names of other kinds).
@@ -58,6 +59,7 @@ impl Statement {
             effects: Effects::empty(),
             locking: false,
             reads_tables: false,
+            from_table: false,
             read_form: false,
             watch_calls: true,
             accounts: false,
@@ -135,6 +137,9 @@ impl<'a> Scanner<'a> {
         }
         if variables::lists_user_variables(self.text(self.current)) {
             self.effect(Effects::USER_VARIABLES_LISTED);
+        }
+        if variables::lists_variables(self.text(self.current)) {
+            self.effect(Effects::VARIABLES_LISTED);
         }
         self.previous = self.current;
         self.current = self.next;
@@ -265,7 +270,15 @@ impl<'a> Scanner<'a> {
                 self.statement.locking = true
             }
             Keyword::Lock if self.next.is(Keyword::In) => self.statement.locking = true,
-            Keyword::From => self.statement.reads_tables = true,
+            Keyword::From => {
+                self.statement.reads_tables = true;
+                let table = match self.next.kind {
+                    TokenKind::Word => !self.text(self.next).eq_ignore_ascii_case(b"DUAL"),
+                    TokenKind::QuotedName | TokenKind::Open => true,
+                    _ => false,
+                };
+                self.statement.from_table |= table && self.depth == 0;
+            }
             Keyword::Procedure => self.statement.read_form = false,
             Keyword::SqlCalcFoundRows => self.effect(Effects::CALC_FOUND_ROWS),
             Keyword::Value if self.next.is(Keyword::For) => {
@@ -414,6 +427,7 @@ impl<'a> Scanner<'a> {
         facts.effects |= done.effects;
         facts.locking_read |= done.locking;
         facts.reads_tables |= done.reads_tables;
+        facts.from_table |= done.from_table;
         facts.side_effect_free_read = index == 0 && done.read_form;
     }
 
@@ -438,7 +452,7 @@ impl<'a> Scanner<'a> {
         if !facts.certain && !facts.effects.contains(Effects::ROUTINE) {
             facts.effects |= Effects::UNKNOWN;
         }
-        let harmless = Effects::USER_VARIABLE_READ | Effects::CALC_FOUND_ROWS;
+        let harmless = Effects::USER_VARIABLE_READ | Effects::CALC_FOUND_ROWS | Effects::VARIABLES_LISTED;
         facts.side_effect_free_read &= facts.certain
             && facts.statements == StatementCount::One
             && !facts.locking_read

@@ -21,6 +21,17 @@ pub(super) fn lists_user_variables(word: &[u8]) -> bool {
     })
 }
 
+/// Whether the word, in quotes or not, is a list of session variables: what SHOW calls it, or a table.
+pub(super) fn lists_variables(word: &[u8]) -> bool {
+    const LISTS: [&[u8]; 4] = [b"variables", b"session_variables", b"system_variables", b"variables_by_thread"];
+    if !matches!(word.len(), 9 | 11 | 16..=19 | 21) {
+        return false;
+    }
+    LISTS.iter().any(|list| {
+        word.eq_ignore_ascii_case(list) || word.get(1..word.len() - 1).is_some_and(|w| w.eq_ignore_ascii_case(list))
+    })
+}
+
 /// The scope written in `@@scope.name`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {

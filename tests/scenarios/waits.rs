@@ -1,12 +1,13 @@
 //! Waiting for a node, and for a server session.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use belay::proxy::registry::{InsertId, signal};
 use belay::topology::NodeState;
 use belay::topology::collations::{Collations, NodeCharsets};
 
-use crate::client::{Reply, one};
-use crate::node::{Act, recorded, rows};
+use crate::client::{Client, Reply, one};
+use crate::node::{Act, Script, answer, recorded, rows};
 use crate::world::World;
 
 fn script(sql: &str) -> Act {
@@ -120,4 +121,64 @@ async fn a_collation_that_the_next_node_lacks_is_told_once_and_costs_no_server_s
     assert_eq!(world.node.said().iter().filter(|said| *said == "SELECT 1").count(), 3);
     // A new login with it falls back on this node.
     assert_eq!(world.client_in(255).await.ask("SELECT 1").await, one("1"));
+}
+
+/// The OK of an INSERT that made 42.
+const MADE: &[u8] = b"\0\x01\x2a\x02\0\0\0";
+const ASK: &str = "SELECT LAST_INSERT_ID()";
+
+/// One client has made an id, and another has its server session, on which belay asks for it.
+async fn asked_for_another(script: Script) -> (World, Client, Client) {
+    let world = World::new(script, "server_connections_max = 2\n");
+    let (mut maker, mut taker) = (world.client().await, world.client().await);
+    assert_eq!(maker.ask("INSERT INTO t VALUES ()").await, Reply::Ok);
+    taker.send_sql("SELECT 1").await;
+    world.until("it is asked", |w| w.node.said().iter().any(|said| said == ASK)).await;
+    (world, maker, taker)
+}
+
+#[tokio::test]
+async fn who_waits_for_its_insert_id_gets_it_when_it_was_read() {
+    fn slow(sql: &str) -> Act {
+        match sql {
+            ASK => Act::After(Duration::from_millis(300), rows("42")),
+            sql if sql.starts_with("INSERT") => Act::Answer(answer(&[MADE])),
+            _ => Act::Answer(rows("1")),
+        }
+    }
+    let (world, mut maker, mut taker) = asked_for_another(slow).await;
+    let started = Instant::now();
+    assert_eq!(maker.ask(ASK).await, one("42"));
+    // Asked twice, one behind the other; the rest of the two seconds is not waited for.
+    assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    assert_eq!(taker.reply().await, one("1"));
+    let first = world.cx.registry.list(9).into_iter().min_by_key(|handle| handle.id).unwrap();
+    assert_eq!(*first.insert_id(), InsertId::Known(42));
+}
+
+#[tokio::test]
+async fn who_waits_for_its_insert_id_hears_a_kill_and_may_leave() {
+    fn silent(sql: &str) -> Act {
+        match sql {
+            ASK => Act::Hang,
+            sql if sql.starts_with("INSERT") => Act::Answer(answer(&[MADE])),
+            _ => Act::Answer(rows("1")),
+        }
+    }
+    for leaves in [false, true] {
+        let (world, mut maker, _taker) = asked_for_another(silent).await;
+        let started = Instant::now();
+        maker.send_sql(ASK).await;
+        assert!(maker.is_silent(Duration::from_millis(100)).await);
+        if leaves {
+            drop(maker);
+        } else {
+            let first = world.cx.registry.list(9).into_iter().min_by_key(|handle| handle.id).unwrap();
+            first.signal(signal::KILLED);
+            assert_eq!(maker.reply().await, Reply::Closed);
+        }
+        world.until("it is gone", |w| w.cx.registry.len() == 1).await;
+        // Nothing else would have ended the wait before its limit of two seconds.
+        assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    }
 }

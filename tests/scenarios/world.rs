@@ -74,13 +74,14 @@ impl World {
             password_key: password_key(&config),
             nodes: Arc::new(ClusterLogins::new(cluster.clone(), dial.clone())),
         });
+        let registry = Registry::new(0);
         let cx = Arc::new(Context {
             rules: belay::router::RuleSet::none(),
             cluster,
             accounts,
             login,
-            pool: Pool::new(config.pool.clone(), dial, metrics.clone()),
-            registry: Registry::new(0),
+            pool: Pool::new(config.pool.clone(), dial, metrics.clone(), registry.clone()),
+            registry,
             measure: Measure::new(metrics),
             killer: Killer::new(1),
             monitor: opening(),

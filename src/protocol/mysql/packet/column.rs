@@ -42,6 +42,8 @@ pub struct ColumnDef<'a> {
 impl<'a> ColumnDef<'a> {
     /// Column flag: the value is unsigned.
     pub const UNSIGNED_FLAG: u16 = 32;
+    /// Column flag: the value is no text.
+    pub const BINARY_FLAG: u16 = 128;
 
     /// Reads a column definition that was sent under the agreed `caps`.
     pub fn decode(payload: &'a [u8], caps: Capabilities) -> Result<ColumnDef<'a>, DecodeError> {
