@@ -211,8 +211,9 @@ pub fn state_lost(node: &str, pins: &str, transaction: bool) -> ErrorReply {
 
 /// What was lost before this request came.
 pub fn lost(loss: &Loss) -> ErrorReply {
-    if loss.state.is_empty() {
-        transaction_lost(&loss.node, "")
+    if loss.transaction && loss.state.without_unread().is_empty() {
+        // What was not read yet is seldom more than what was known: what counts is that the transaction has to be run again.
+        transaction_lost(&loss.node, &loss.state.to_string())
     } else {
         state_lost(&loss.node, &loss.state.to_string(), loss.transaction)
     }

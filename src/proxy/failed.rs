@@ -23,6 +23,7 @@ use crate::proxy::send::Sending;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::Execution;
 use crate::proxy::wire::RequestHead;
+use crate::session::loss::Loss;
 use crate::session::pins::PinReason;
 use crate::session::transaction::Transaction;
 use crate::sql::{Facts, TransactionControl};
@@ -181,7 +182,8 @@ impl ClientSession {
                 Told::Instead(ClientSession::not_sent(attempts, error))
             }
             Decision::StateLost => {
-                Told::Instead(errors::state_lost(&name, &pins, failure.transaction != Transaction::Idle))
+                let transaction = failure.transaction != Transaction::Idle;
+                Told::Instead(errors::lost(&Loss { node: name, transaction, state: lost }))
             }
             Decision::TransactionLost | Decision::RollBack => {
                 Told::InTheMiddle(errors::transaction_lost(&name, lost_too))

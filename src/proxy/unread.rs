@@ -38,7 +38,10 @@ impl ClientSession {
     /// is read by: the server may have ended it, and says so once (Galera does).
     pub(super) fn may_ask_variables(&self) -> bool {
         let due = self.transaction == Transaction::Idle || self.unread_variables.of_lexer();
-        due && !self.unread_variables.is_empty() && !IN_THE_WAY.into_iter().any(|reason| self.pins.contains(reason))
+        // What only has to be reported is asked for by what clears no messages.
+        let disturbs = |reason| reason != PinReason::Diagnostics || !self.unread_variables.names().is_empty();
+        let mut in_the_way = IN_THE_WAY.into_iter().filter(|reason| self.pins.contains(*reason));
+        due && !self.unread_variables.is_empty() && !in_the_way.any(disturbs)
     }
 
     /// The flags that the server gave with an answer, where they contradict what is believed of variables. They count when they change: MariaDB leaves
