@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::error::Stage;
 use crate::pool::flight::Ask;
+use crate::pool::lease::Lease;
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::capability::Capabilities;
 use crate::protocol::mysql::flavor::Flavor;
@@ -81,20 +84,7 @@ impl ClientSession {
                     continue;
                 }
             };
-            let schema = self.state.schema().cloned();
-            // MariaDB goes back to the character sets of the login, which was belay's own; MySQL to the global ones.
-            let charsets = match lease.conn.flavor {
-                Flavor::MariaDb => self.login_charsets.clone(),
-                Flavor::MySql | Flavor::OceanBase => lease.state.charsets().clone(),
-            };
-            self.state = SessionState::new(lease.state.baseline().clone(), charsets, schema);
-            // Both MariaDB and MySQL keep the role through the reset; OceanBase goes back to that of a login.
-            self.state.set_role(if role_unread || lease.conn.flavor == Flavor::OceanBase {
-                lease.state.role().or(lease.state.login_role()).cloned()
-            } else {
-                role
-            });
-            self.status = lease.conn.status & LASTING_STATUS;
+            self.becomes_fresh(&lease, role, role_unread);
             self.bound(lease);
             self.start_over();
             self.found_rows = found_rows;
@@ -105,6 +95,24 @@ impl ClientSession {
             self.set_pins(kept);
             return self.reply_ok().await;
         }
+    }
+
+    /// What the client believes after a reset: what the server session is in.
+    fn becomes_fresh(&mut self, lease: &Lease, role: Option<Bytes>, role_unread: bool) {
+        let schema = self.state.schema().cloned();
+        // MariaDB goes back to the character sets of the login, which was belay's own; MySQL to the global ones.
+        let charsets = match lease.conn.flavor {
+            Flavor::MariaDb => self.login_charsets.clone(),
+            Flavor::MySql | Flavor::OceanBase => lease.state.charsets().clone(),
+        };
+        self.state = SessionState::new(lease.state.baseline().clone(), charsets, schema);
+        // Both MariaDB and MySQL keep the role through the reset; OceanBase goes back to that of a login.
+        self.state.set_role(if role_unread || lease.conn.flavor == Flavor::OceanBase {
+            lease.state.role().or(lease.state.login_role()).cloned()
+        } else {
+            role
+        });
+        self.status = lease.conn.status & LASTING_STATUS;
     }
 
     /// Gives up the bound server session for another one. Should the reset fail, what went with it is told in its place.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use crate::error::Stage;
 use crate::failover::{self, Cause};
@@ -17,7 +17,7 @@ use crate::proxy::errors;
 use crate::proxy::failed::{Again, Attempts, Doubtful};
 use crate::proxy::relay::{Cut, Progress, Relay, consume};
 use crate::proxy::report::Report;
-use crate::proxy::send::{self, FileEnd, Sending, Sent};
+use crate::proxy::send::{self, FileEnd, Sending, Sent, command_packet};
 use crate::proxy::session::{ClientSession, Flow, OfRequest};
 use crate::proxy::statements::Execution;
 use crate::proxy::text_statements::{self, TextNeed};
@@ -581,22 +581,6 @@ impl Way {
             Exchange::Done(Box::new(report))
         }
     }
-}
-
-/// A request of belay's making, as one packet.
-pub(super) fn command_packet(command: u8, rest: &[u8]) -> BytesMut {
-    let mut payload = BytesMut::with_capacity(rest.len() + 1);
-    payload.put_u8(command);
-    payload.put_slice(rest);
-    let mut out = BytesMut::with_capacity(payload.len() + HEADER_BYTES);
-    let mut seq = 0;
-    crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
-    out
-}
-
-/// The text of a COM_QUERY or COM_STMT_PREPARE payload.
-pub(super) fn text_of(payload: &Bytes) -> Bytes {
-    payload.slice(1.min(payload.len())..)
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use crate::protocol::mysql::frame::HEADER_BYTES;
 use crate::protocol::mysql::reply::ReplyShape;
 use crate::proxy::bind::BindEnd;
 use crate::proxy::errors;
-use crate::proxy::execute::{Kind, Request, Served, command_packet, text_of};
+use crate::proxy::execute::{Kind, Request, Served};
 use crate::proxy::report::Report;
+use crate::proxy::send::command_packet;
 use crate::proxy::session::{ClientSession, Flow};
 use crate::proxy::statements::is_held;
 use crate::proxy::text_statements::TextNeed;
@@ -202,4 +203,9 @@ impl ClientSession {
         let unread = |named: &Named| named.mentioned.iter().any(|name| self.unread.contains(name));
         self.reads_types_once() && named.is_some_and(|named| unseen || unread(named))
     }
+}
+
+/// The text of a COM_STMT_PREPARE payload.
+fn text_of(payload: &Bytes) -> Bytes {
+    payload.slice(1.min(payload.len())..)
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 use crate::net::packet_io::PacketIo;
 use crate::net::scratch;
@@ -46,6 +46,17 @@ pub(super) enum Sent {
     ClientGone,
     /// The request is longer than `packet_bytes_max`; the server session has half of it and is of no use any more.
     TooLong,
+}
+
+/// A request of belay's making, as one packet.
+pub(super) fn command_packet(command: u8, rest: &[u8]) -> BytesMut {
+    let mut payload = BytesMut::with_capacity(rest.len() + 1);
+    payload.put_u8(command);
+    payload.put_slice(rest);
+    let mut out = BytesMut::with_capacity(payload.len() + HEADER_BYTES);
+    let mut seq = 0;
+    crate::protocol::mysql::frame::encode_packet(&mut out, &mut seq, &payload);
+    out
 }
 
 impl ClientSession {
