@@ -56,7 +56,7 @@ fn change(address: &str, wire: &mut Option<Wire>, other: &mut Wire, id: u16) -> 
         return told(Err(e));
     }
     let first = told(changed.text(SETS))?;
-    if id % 8 == 0 {
+    if id.is_multiple_of(8) {
         other.query("SELECT 1")?;
     }
     let again = told(changed.text(SETS))?;
