@@ -7,6 +7,7 @@
 pub mod belay;
 pub mod clients;
 pub mod faults;
+pub mod model_check;
 pub mod oracle;
 pub mod paths;
 pub mod ports;

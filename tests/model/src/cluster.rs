@@ -22,6 +22,8 @@ pub type SessionId = u64;
 pub struct Login<'a> {
     /// The account's name.
     pub user: &'a str,
+    /// Where the client comes from, as USER() tells it.
+    pub host: &'a str,
     /// The schema to begin with.
     pub schema: Option<&'a str>,
     /// Capabilities that both sides have.
@@ -125,7 +127,7 @@ impl Cluster {
     pub fn connect(&mut self, node: usize, login: &Login<'_>) -> Result<SessionId, Vec<u8>> {
         let refuse = |error: Error| Err(err_packet(&error));
         let Some(account) = self.accounts.get(login.user) else {
-            let text = format!("Access denied for user '{}'@'localhost' (using password: YES)", login.user);
+            let text = format!("Access denied for user '{}'@'{}' (using password: YES)", login.user, login.host);
             return refuse(Error::new(1045, "28000", text));
         };
         let is_admin = account.admin;
@@ -143,6 +145,7 @@ impl Cluster {
             dialect: self.dialect,
             caps: login.capabilities,
             user: login.user.into(),
+            host: login.host.into(),
             is_admin,
             vars: on.globals.clone(),
             results: 45,
@@ -163,6 +166,7 @@ impl Cluster {
             insert_id: 0,
             row_count: 0,
             found_rows: 0,
+            found_rows_known: true,
             timestamp: None,
             transaction: None,
             next: Default::default(),

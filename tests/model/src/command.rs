@@ -233,6 +233,7 @@ impl Run<'_> {
         s.insert_id = 0;
         s.row_count = 0;
         s.found_rows = 0;
+        s.found_rows_known = true;
         s.timestamp = None;
         s.next = Default::default();
         s.tracker = Tracker::new();

@@ -22,10 +22,6 @@ impl Error {
         Error::new(1064, "42000", "You have an error in your SQL syntax")
     }
 
-    /// Whether the model, not a server, says this.
-    pub fn is_unsupported(&self) -> bool {
-        self.message.starts_with("model: unsupported")
-    }
 }
 
 /// An error that no server knows: the model has no answer.

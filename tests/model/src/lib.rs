@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod act;
+pub mod answer;
 mod ast;
 mod cluster;
 mod command;

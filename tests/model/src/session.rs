@@ -24,7 +24,6 @@ pub(crate) struct Condition {
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     pub parsed: Arc<Parsed>,
-    pub text: Arc<str>,
     pub schema: Option<Arc<str>>,
     /// Types of the parameters as they were sent last.
     pub types: Option<Vec<(u8, bool)>>,
@@ -64,6 +63,7 @@ pub(crate) struct Session {
     pub dialect: Dialect,
     pub caps: u32,
     pub user: Arc<str>,
+    pub host: Arc<str>,
     pub is_admin: bool,
     pub vars: Values,
     /// The number of the collation that results are declared in.
@@ -87,6 +87,8 @@ pub(crate) struct Session {
     pub insert_id: u64,
     pub row_count: i64,
     pub found_rows: u64,
+    /// After a SELECT that failed servers keep something that is not modelled.
+    pub found_rows_known: bool,
     pub timestamp: Option<f64>,
     pub transaction: Option<Transaction>,
     pub next: Next,

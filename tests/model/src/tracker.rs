@@ -76,6 +76,14 @@ impl Tracker {
         self.marked |= self.state;
     }
 
+    /// Tracking of transactions was set: MariaDB tells where it stands, MySQL what restores it.
+    pub fn restart_transaction(&mut self, maria: bool) {
+        self.characteristics();
+        if maria {
+            self.told = [0; 8];
+        }
+    }
+
     /// State changes are not tracked any more.
     pub fn forget_state(&mut self, forget: bool) {
         self.state_changed &= !forget;
@@ -146,7 +154,7 @@ impl Tracker {
             put(1, schema.as_bytes());
         }
         if std::mem::take(&mut self.state_changed) {
-            block.extend_from_slice(&[2, 2, 1, b'1']);
+            block.extend_from_slice(&[2, 1, b'1']);
         }
         let mut put = |kind: u8, text: &[u8]| {
             let mut one = Vec::new();

@@ -256,7 +256,7 @@ pub(crate) fn check(dialect: Dialect, id: Id, value: &Value) -> Result<(Value, b
         }
         Type::CharSet => {
             if value.is_null() && id == Id::CharsetResults {
-                return as_is(Value::Null);
+                return Err(unsupported("character_set_results=NULL"));
             }
             let text = value.string().to_ascii_lowercase();
             match default_collation(dialect, &text) {

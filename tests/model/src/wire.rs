@@ -122,9 +122,14 @@ pub(crate) fn err_packet(error: &Error) -> Vec<u8> {
 }
 
 /// A row of the text protocol.
-pub(crate) fn text_row(row: &[Value]) -> Vec<u8> {
+pub(crate) fn text_row(row: &[Value], columns: &[ColumnDef]) -> Vec<u8> {
     let mut p = Vec::with_capacity(row.len() * 8);
-    for value in row {
+    for (value, column) in row.iter().zip(columns) {
+        if let (Value::Double(f), 0..=30) = (value, column.decimals) {
+            let text = format!("{f:.width$}", width = usize::from(column.decimals));
+            put_string(&mut p, text.as_bytes());
+            continue;
+        }
         match value.text() {
             Some(text) => put_string(&mut p, &text),
             None => p.push(0xfb),

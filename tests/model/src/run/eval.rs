@@ -182,7 +182,7 @@ impl Run<'_> {
         }
         Ok(match func {
             Func::Database => self.s.schema.as_ref().map_or(Value::Null, Value::str),
-            Func::User => Value::str(format!("{}@localhost", self.s.user)),
+            Func::User => Value::str(format!("{}@{}", self.s.user, self.s.host)),
             Func::CurrentUser => Value::str(format!("{}@%", self.s.user)),
             Func::CurrentRole => match &self.s.role {
                 Some(role) if self.is_maria() => Value::str(role),
@@ -193,6 +193,7 @@ impl Run<'_> {
             Func::ConnectionId => Value::UInt(u64::from(self.s.thread)),
             Func::LastInsertId => Value::UInt(self.s.last_insert_id),
             Func::RowCount => Value::Int(self.s.row_count),
+            Func::FoundRows if !self.s.found_rows_known => return self.unsupported("FOUND_ROWS() after a SELECT that failed"),
             Func::FoundRows => Value::Int(self.s.found_rows as i64),
             _ => self.release_all_locks(),
         })

@@ -99,6 +99,8 @@ pub(crate) struct Run<'a> {
     pub late: bool,
     /// A value that is not clean is an error: rows are written.
     pub strict_write: bool,
+    /// The statement is a SELECT.
+    pub in_select: bool,
     /// STRICT_TRANS_TABLES is off.
     pub lenient: bool,
 }
@@ -123,6 +125,7 @@ impl<'a> Run<'a> {
             row: None,
             late: false,
             strict_write: false,
+            in_select: false,
             lenient: false,
         }
     }
@@ -207,7 +210,7 @@ impl<'a> Run<'a> {
             self.out.push(end);
         }
         for row in &rows {
-            self.out.push(if self.binary { binary_row(row, columns) } else { text_row(row) });
+            self.out.push(if self.binary { binary_row(row, columns) } else { text_row(row, columns) });
         }
         // The transaction of the statement ends before its last packet is made.
         self.end_statement();
@@ -242,6 +245,7 @@ impl<'a> Run<'a> {
         self.s.tracker.marked = false;
         self.id_argument = None;
         self.late = false;
+        self.in_select = matches!(parsed.stmt, Stmt::Select(_));
         let before = parsed.runs_code.then(|| self.s.clone());
         let committed = self.c.commits;
         let made = self.guarded(&parsed.stmt);
@@ -287,6 +291,7 @@ impl<'a> Run<'a> {
             self.s.warn("Note", 4094, note);
         }
         self.s.row_count = -1;
+        self.s.found_rows_known &= !self.in_select;
         self.frames.clear();
         self.used.clear();
         self.place = Place::Top;

@@ -48,7 +48,6 @@ impl Run<'_> {
         }
         Ok(Prepared {
             parsed,
-            text: text.into(),
             schema: self.s.schema.clone(),
             types: None,
             long_data: BTreeMap::new(),

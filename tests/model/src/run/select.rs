@@ -150,7 +150,14 @@ impl Run<'_> {
         }
     }
 
+    /// What FOUND_ROWS() says from now on.
+    pub(super) fn found(&mut self, rows: u64) {
+        self.s.found_rows = rows;
+        self.s.found_rows_known = true;
+    }
+
     pub(super) fn select(&mut self, select: &Select) -> Made<()> {
+        self.c.place_word = "SELECT";
         let viewed;
         let mut shown = None;
         let mut select = select;
@@ -342,7 +349,7 @@ impl Run<'_> {
     fn answer(&mut self, select: &Select, heads: Vec<crate::wire::ColumnDef>, rows: Vec<Vec<Value>>, found: u64) -> Made<()> {
         if select.into.is_empty() {
             self.rows(&heads, rows)?;
-            self.s.found_rows = found;
+            self.found(found);
             return Ok(());
         }
         if select.into.len() != heads.len() {
@@ -366,7 +373,7 @@ impl Run<'_> {
         if count == 0 {
             self.s.warn("Warning", 1329, "No data - zero rows fetched, selected, or processed");
         }
-        self.s.found_rows = found;
+        self.found(found);
         self.end_statement();
         self.ok(count, 0, "");
         Ok(())

@@ -16,6 +16,7 @@ enum Ready {
     /// SET @@transaction_isolation without a scope.
     Next(Option<Isolation>, Option<bool>),
     Names { charset: &'static str, collation: &'static str, connection: Option<&'static str> },
+    CharacterSet { charset: &'static str, collation: &'static str, connection: &'static str },
 }
 
 impl Run<'_> {
@@ -180,10 +181,17 @@ impl Run<'_> {
                 }
                 Ok(())
             }
+            Ready::CharacterSet { charset, collation, connection } => {
+                self.put_ready(Ready::Names { charset, collation, connection: Some(connection) })?;
+                self.s.results = vars::collation(self.c.dialect, collation).map_or(45, |c| c.2);
+                Ok(())
+            }
             Ready::Names { charset, collation, connection } => {
                 self.s.put(Id::CharsetClient, Value::str(charset));
                 self.s.put(Id::CharsetResults, Value::str(charset));
-                self.s.results = vars::collation(self.c.dialect, collation).map_or(45, |c| c.2);
+                // With COLLATE, results too are declared in that collation.
+                let declared = connection.filter(|c| vars::collation(self.c.dialect, c).is_some_and(|c| c.1 == charset));
+                self.s.results = vars::collation(self.c.dialect, declared.unwrap_or(collation)).map_or(45, |c| c.2);
                 let connection = connection.unwrap_or(collation);
                 let of = vars::collation(self.c.dialect, connection).map_or(charset, |c| c.1);
                 self.s.put(Id::CharsetConnection, Value::str(of));
@@ -272,6 +280,7 @@ impl Run<'_> {
                     "STATE" => 1,
                     _ => 2,
                 };
+                self.s.tracker.restart_transaction(dialect.is_maria());
                 self.s.put(id, value);
             }
             id => self.s.put(id, value),
@@ -313,7 +322,7 @@ impl Run<'_> {
         // The connection gets the collation of the schema.
         let database = self.s.var(Id::CollationDatabase).string();
         let connection = vars::collation(self.c.dialect, &database).map(|c| c.0);
-        Ok(Ready::Names { charset: of.1, collation: of.0, connection })
+        Ok(Ready::CharacterSet { charset: of.1, collation: of.0, connection: connection.unwrap_or(of.0) })
     }
 
     pub(super) fn set_role(&mut self, role: Option<&Arc<str>>) -> Made<()> {

@@ -20,7 +20,7 @@ impl Run<'_> {
             let counts = self.s.counts();
             let value = Value::UInt(if errors { counts.1 } else { counts.0 });
             self.rows(&[head], vec![vec![value]])?;
-            self.s.found_rows = 1;
+            self.found(1);
             return Ok(());
         }
         let code = super::types::Ty { ty: types::LONG, length: 4, unsigned: true, decimals: 0 };
@@ -31,7 +31,7 @@ impl Run<'_> {
         let rows: Vec<_> = self.s.diagnostics.iter().filter(|c| !errors || c.level == "Error").map(of).collect();
         let found = rows.len() as u64;
         self.rows(&heads, rows)?;
-        self.s.found_rows = found;
+        self.found(found);
         Ok(())
     }
 
@@ -55,7 +55,7 @@ impl Run<'_> {
         }
         let found = rows.len() as u64;
         self.rows(&heads, rows)?;
-        self.s.found_rows = found;
+        self.found(found);
         Ok(())
     }
 

@@ -57,8 +57,8 @@ impl Run<'_> {
         }
         self.s.tracker.snapshot = snapshot;
         let store = self.node().store.clone();
-        self.s.tracker.begin(true);
         self.transaction().explicit = true;
+        self.s.tracker.begin(true);
         self.s.tracker.characteristics();
         if snapshot {
             self.transaction().snapshot = Some(store);
@@ -198,7 +198,6 @@ impl Run<'_> {
                 self.s.next.isolation = isolation.or(self.s.next.isolation);
                 self.s.next.read_only = read_only.or(self.s.next.read_only);
                 self.s.tracker.characteristics();
-                self.s.tracker.state();
             }
             Scope::Session => {
                 if let Some(level) = isolation {

@@ -1,0 +1,265 @@
+//! The same script on a model server and on a real one, answer by answer.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use belay_model::act::{Act, Shape};
+use belay_model::answer::{Reply, read};
+use belay_model::{Cluster, Dialect, Outcome, SessionId};
+
+use crate::Result;
+use crate::wire::{Login, Wire, WireError};
+
+/// How long a real server is given to show that it does not wait.
+const STILL: Duration = Duration::from_millis(60);
+
+/// What came of a script.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Steps whose answers were compared.
+    pub compared: usize,
+    /// What the model says it has no answer for, and where.
+    pub refused: Vec<String>,
+    /// Differences: the step's number and both answers.
+    pub differences: Vec<(usize, String)>,
+}
+
+/// One session on both sides.
+struct Pair {
+    model: SessionId,
+    real: Wire,
+    ids: (Vec<u32>, Vec<u32>),
+    /// The act whose answer both sides still owe.
+    waits: Option<(usize, Act)>,
+    open: bool,
+}
+
+/// Runs scripts against both.
+pub struct Bench {
+    dialect: Dialect,
+    address: String,
+    cluster: Cluster,
+    pairs: Vec<Pair>,
+    now: u64,
+    /// After a difference the script goes on, so that all of them are told.
+    pub goes_on: bool,
+}
+
+fn model_caps(login: &Login<'_>, server_caps: u32) -> u32 {
+    login.caps & (server_caps | 1)
+}
+
+impl Bench {
+    /// As many sessions as there are logins, on a new cluster of the model and on the server at `address`.
+    pub fn new(dialect: Dialect, address: &str, logins: &[Login<'_>]) -> Result<Bench> {
+        let mut cluster = Cluster::new(dialect, 1);
+        let mut pairs = Vec::new();
+        for login in logins {
+            let real = Wire::login(address, login)?;
+            let asked = belay_model::Login {
+                user: login.user,
+                host: if address.starts_with("unix:") { "localhost" } else { "127.0.0.1" },
+                schema: login.schema,
+                capabilities: model_caps(login, real.server_caps),
+                collation: 45,
+            };
+            let model = cluster.connect(0, &asked).map_err(|p| format!("the model refuses: {}", String::from_utf8_lossy(&p)))?;
+            let mut pair = Pair { model, real, ids: Default::default(), waits: None, open: true };
+            pair.real.socket().set_timeout(Some(Duration::from_secs(20)))?;
+            pairs.push(pair);
+        }
+        // The login's own OK is not compared here; what it would have reported is taken off by a first command.
+        let mut bench = Bench { dialect, address: address.to_owned(), cluster, pairs, now: 0, goes_on: false };
+        for at in 0..bench.pairs.len() {
+            let ping = Act::Ping;
+            bench.model_answer(at, &ping);
+            bench.pairs[at].real.send_command(0x0e, &[])?;
+            bench.pairs[at].real.read_packet()?;
+        }
+        Ok(bench)
+    }
+
+    /// Where the real server is.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn threads(&self) -> (Vec<u32>, Vec<u32>) {
+        let model = self.pairs.iter().map(|p| self.cluster.thread_id(p.model)).collect();
+        (model, self.pairs.iter().map(|p| p.real.connection_id).collect())
+    }
+
+    fn model_answer(&mut self, at: usize, act: &Act) -> Option<Vec<Vec<u8>>> {
+        let threads = self.threads().0;
+        let pair = &self.pairs[at];
+        let payload = act.payload(&pair.ids.0, &threads);
+        self.now += 1;
+        match self.cluster.command(pair.model, &payload, self.now) {
+            Outcome::Answer(packets, _) => Some(packets),
+            Outcome::Waits => None,
+        }
+    }
+
+    /// Runs the whole script.
+    pub fn run(&mut self, script: &[(usize, Act)]) -> Result<Checked> {
+        let mut checked = Checked::default();
+        for (number, (at, act)) in script.iter().enumerate() {
+            if !self.pairs[*at].open || self.pairs[*at].waits.is_some() {
+                continue;
+            }
+            let stop = self.step(number, *at, act, &mut checked)?;
+            if stop || (!checked.differences.is_empty() && !self.goes_on) {
+                break;
+            }
+        }
+        Ok(checked)
+    }
+
+    fn step(&mut self, number: usize, at: usize, act: &Act, checked: &mut Checked) -> Result<bool> {
+        let packets = self.model_answer(at, act);
+        if self.cluster.take_imprecise() {
+            return Ok(true);
+        }
+        if let Some(packets) = &packets
+            && unsupported(packets)
+        {
+            // Nothing is said to the real server; from here on the two could differ.
+            let last = packets.last().map(|p| String::from_utf8_lossy(p.get(9..).unwrap_or_default()).into_owned());
+            checked.refused.push(format!("{act:?}: {}", last.unwrap_or_default()));
+            return Ok(!self.goes_on);
+        }
+        let threads = self.threads().1;
+        let pair = &mut self.pairs[at];
+        let payload = act.payload(&pair.ids.1, &threads);
+        let (code, body) = payload.split_first().ok_or("an empty command")?;
+        if pair.real.send_command(*code, body).is_err() {
+            pair.open = false;
+            return Ok(false);
+        }
+        match packets {
+            Some(packets) => self.compare(number, at, act, packets, None, checked)?,
+            None => {
+                let pair = &mut self.pairs[at];
+                pair.real.socket().set_timeout(Some(STILL))?;
+                let early = pair.real.read_packet();
+                pair.real.socket().set_timeout(Some(Duration::from_secs(20)))?;
+                match early {
+                    Err(WireError::Io(e)) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                        pair.waits = Some((number, act.clone()));
+                    }
+                    Ok(packet) => {
+                        let what = format!("session {at}: {act:?}\n  model: waits\n  real:  {packet:02x?}");
+                        checked.differences.push((number, what));
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+            }
+        }
+        self.wake(checked)?;
+        Ok(false)
+    }
+
+    /// Asks every session that waits whether it still does.
+    fn wake(&mut self, checked: &mut Checked) -> Result<()> {
+        for at in 0..self.pairs.len() {
+            let Some((number, act)) = self.pairs[at].waits.clone() else { continue };
+            if !self.cluster.is_connected(self.pairs[at].model) {
+                self.pairs[at].open = false;
+                self.pairs[at].waits = None;
+                continue;
+            }
+            if let Outcome::Answer(packets, _) = self.cluster.poll(self.pairs[at].model, self.now) {
+                self.pairs[at].waits = None;
+                self.compare(number, at, &act, packets, None, checked)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, number: usize, at: usize, act: &Act, packets: Vec<Vec<u8>>, first: Option<Vec<u8>>, checked: &mut Checked) -> Result<()> {
+        let pair = &mut self.pairs[at];
+        let caps = pair.real.caps;
+        let mut packets = packets.into_iter();
+        let shape = act.shape();
+        let model = read::<String>(shape, caps, &mut || packets.next().ok_or_else(|| "the model's answer ends early".to_owned()));
+        let mut first = first;
+        let wire = &mut pair.real;
+        let real = read::<WireError>(shape, caps, &mut || match first.take() {
+            Some(packet) => Ok(packet),
+            None => wire.read_packet(),
+        });
+        let (model, id) = model.map_err(|e| format!("{act:?}: {e}"))?;
+        if let Some(left) = packets.next() {
+            return Err(format!("{act:?}: the model says more than one answer: {left:02x?}").into());
+        }
+        let (real, real_id) = match real {
+            Ok(real) => real,
+            Err(WireError::Io(_)) if !self.cluster.is_connected(pair.model) => {
+                pair.open = false;
+                (Vec::new(), None)
+            }
+            Err(e) => return Err(format!("{act:?}: {e}, where the model says {model:?}").into()),
+        };
+        if shape == Shape::Prepared {
+            pair.ids.0.push(id.unwrap_or(0xff_ffff));
+            pair.ids.1.push(real_id.unwrap_or(0xff_ffff));
+        }
+        checked.compared += 1;
+        let (model, real) = (normal(model, self.dialect), normal(real, self.dialect));
+        if model != real && pair.open {
+            let what = format!("session {at}: {act:?}\n  model: {}\n  real:  {}", shown(&model), shown(&real));
+            checked.differences.push((number, what));
+        }
+        if !self.cluster.is_connected(self.pairs[at].model) {
+            self.pairs[at].open = false;
+        }
+        Ok(())
+    }
+}
+
+/// What differs between runs of the same server is taken out: numbers of statements in messages.
+fn normal(mut replies: Vec<Reply>, _dialect: Dialect) -> Vec<Reply> {
+    for reply in &mut replies {
+        match reply {
+            Reply::Err { code: 1243 | 1421, message, .. } => {
+                let digits = |c: char| c.is_ascii_digit();
+                *message = message.split(digits).collect::<Vec<_>>().concat();
+            }
+            Reply::Rows { rows, .. } => {
+                // Where in a procedure an error came from is not modelled.
+                for row in rows.iter_mut() {
+                    if let Some(at) = row.windows(8).position(|w| w == b"At line ") {
+                        row.truncate(at);
+                        if let Some(last) = row.last_mut() {
+                            *last = 0;
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    replies
+}
+
+fn shown(replies: &[Reply]) -> String {
+    let one = |reply: &Reply| match reply {
+        Reply::Rows { heads, rows, end } => {
+            let rows: Vec<String> = rows.iter().map(|r| String::from_utf8_lossy(r).escape_debug().to_string()).collect();
+            let heads: Vec<String> =
+                heads.iter().map(|h| format!("{} {:02x}/{}{}", h.name, h.ty, h.charset, if h.unsigned { "u" } else { "" })).collect();
+            format!("Rows({heads:?} {rows:?} {})", done(end))
+        }
+        Reply::Ok(end) => format!("Ok({})", done(end)),
+        other => format!("{other:?}"),
+    };
+    replies.iter().map(one).collect::<Vec<_>>().join(" | ")
+}
+
+fn done(d: &belay_model::answer::Done) -> String {
+    format!("aff={} id={} st={:04x} w={} {:?} {:?}", d.affected, d.insert_id, d.status, d.warnings, d.info, d.changes)
+}
+
+fn unsupported(packets: &[Vec<u8>]) -> bool {
+    packets.iter().any(|p| p.first() == Some(&0xff) && p.windows(18).any(|w| w == b"model: unsupported"))
+}
