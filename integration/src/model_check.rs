@@ -65,7 +65,7 @@ impl Bench {
             };
             let model = cluster.connect(0, &asked).map_err(|p| format!("the model refuses: {}", String::from_utf8_lossy(&p)))?;
             let mut pair = Pair { model, real, ids: Default::default(), waits: None, open: true };
-            pair.real.socket().set_timeout(Some(Duration::from_secs(20)))?;
+            pair.real.socket().set_timeout(Some(Duration::from_secs(5)))?;
             pairs.push(pair);
         }
         // The login's own OK is not compared here; what it would have reported is taken off by a first command.
@@ -115,6 +115,24 @@ impl Bench {
         Ok(checked)
     }
 
+    /// Statements for the real server alone, whose answers say nothing: what earlier scripts left there goes.
+    pub fn real_only(&mut self, at: usize, statements: &[&str]) -> Result<()> {
+        for sql in statements {
+            self.pairs[at].real.query_all(sql).map_err(|e| format!("{sql}: {e}"))?;
+        }
+        // What that leaves in the session is the same as on the model's side: nothing.
+        self.pairs[at].real.query_all("SELECT 1")?;
+        self.model_only(at, &[Act::Query("SELECT 1".into())]);
+        Ok(())
+    }
+
+    /// Commands that the server has seen before: the model alone does them, as session `at`.
+    pub fn model_only(&mut self, at: usize, acts: &[Act]) {
+        for act in acts {
+            self.model_answer(at, act);
+        }
+    }
+
     fn step(&mut self, number: usize, at: usize, act: &Act, checked: &mut Checked) -> Result<bool> {
         let packets = self.model_answer(at, act);
         if self.cluster.take_imprecise() {
@@ -142,7 +160,7 @@ impl Bench {
                 let pair = &mut self.pairs[at];
                 pair.real.socket().set_timeout(Some(STILL))?;
                 let early = pair.real.read_packet();
-                pair.real.socket().set_timeout(Some(Duration::from_secs(20)))?;
+                pair.real.socket().set_timeout(Some(Duration::from_secs(5)))?;
                 match early {
                     Err(WireError::Io(e)) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                         pair.waits = Some((number, act.clone()));

@@ -55,6 +55,8 @@ SET @a='text'
 !long 16 5 x
 !execute 16 'z'
 !execute 16 'z'
+!reset-statement 16
+!execute 16 'z'
 !prepare SELECT id,a FROM t
 !cursor 17
 !fetch 17 1
@@ -67,7 +69,8 @@ SELECT 1
 !cursor 17
 !fetch 17 3
 !fetch 17 3
-!execute 17
+!reset-statement 17
+M:!execute 17
 !fetch 17 1
 !prepare SELECT 1; SELECT 2
 !prepare SELECT ?,?

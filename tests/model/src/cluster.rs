@@ -206,6 +206,8 @@ impl Cluster {
             s.results = *number;
         }
         s.read_modes();
+        let tracked = s.var(Id::TrackVariables).string();
+        s.tracker.track(self.dialect, &tracked);
     }
 
     /// The connection id of a session, as the server tells it.

@@ -232,8 +232,6 @@ impl Run<'_> {
         s.last_insert_id = 0;
         s.insert_id = 0;
         s.row_count = 0;
-        s.found_rows = 0;
-        s.found_rows_known = true;
         s.timestamp = None;
         s.next = Default::default();
         s.tracker = Tracker::new();

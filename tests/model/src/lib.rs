@@ -9,6 +9,7 @@ mod ast;
 mod cluster;
 mod command;
 mod error;
+pub mod generate;
 mod lexer;
 mod parser;
 mod run;

@@ -31,6 +31,7 @@ pub(crate) struct Prepared {
     /// COM_STMT_SEND_LONG_DATA for a parameter that is not there: told at the next execution.
     pub bad_long_data: bool,
     pub cursor: Option<Cursor>,
+    pub had_cursor: bool,
     /// MySQL: whether a parameter was a number at first.
     pub first_types: BTreeMap<usize, bool>,
 }

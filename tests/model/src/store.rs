@@ -109,8 +109,8 @@ pub(crate) struct Transaction {
     pub snapshot: Option<Arc<Store>>,
     pub overlay: Overlay,
     pub savepoints: Vec<(Arc<str>, Overlay)>,
-    /// Tables that it has touched: they keep their definition.
-    pub tables: BTreeSet<Name>,
+    /// Tables that it has touched (they keep their definition), and whether it wrote to them.
+    pub tables: BTreeMap<Name, bool>,
 }
 
 /// One server of the cluster.

@@ -57,6 +57,13 @@ impl Tracker {
         }
     }
 
+    /// Which variables are reported, by the value of session_track_system_variables. Names that the model does not have never are.
+    pub fn track(&mut self, dialect: crate::Dialect, text: &str) {
+        let names = text.split(',').map(|n| n.trim().to_ascii_lowercase());
+        self.all = names.clone().any(|n| n == "*");
+        self.names = names.filter_map(|n| crate::vars::find(dialect, &n).ok()).collect();
+    }
+
     pub fn variable(&mut self, id: Id) {
         if self.all || self.names.contains(&id) {
             self.marked = true;

@@ -149,6 +149,9 @@ impl Run<'_> {
             let text = format!("Unknown table '{}'", missing.join(","));
             return Err(Error::new(1051, "42S02", text).into());
         }
+        if self.is_maria() && !missing.is_empty() {
+            missing = vec![missing.join(",")];
+        }
         for name in missing {
             self.s.warn("Note", 1051, format!("Unknown table '{name}'"));
         }

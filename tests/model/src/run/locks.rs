@@ -84,11 +84,16 @@ impl Run<'_> {
 
     /// Waits until no open transaction of another session has used the table.
     pub(super) fn check_users(&mut self, table: &Name) -> Made<()> {
+        if self.is_used(table, false) { Err(self.wait(Id::LockWaitTimeout)) } else { self.check_table_locks(table, true) }
+    }
+
+    /// Whether an open transaction of another session has used (`written`: written to) the table.
+    fn is_used(&self, table: &Name, written: bool) -> bool {
         let (key, node) = (self.s.key, self.s.node);
-        let used = self.c.sessions.values().flatten().any(|other| {
-            other.key != key && other.node == node && other.transaction.as_ref().is_some_and(|t| t.tables.contains(table))
-        });
-        if used { Err(self.wait(Id::LockWaitTimeout)) } else { self.check_table_locks(table, true) }
+        self.c.sessions.values().flatten().any(|other| {
+            let used = other.transaction.as_ref().and_then(|t| t.tables.get(table));
+            other.key != key && other.node == node && used.is_some_and(|write| *write || !written)
+        })
     }
 
     pub(super) fn lock_tables(&mut self, tables: &[(Table, bool)]) -> Made<()> {
@@ -112,8 +117,8 @@ impl Run<'_> {
             if taken {
                 return Err(self.wait(Id::LockWaitTimeout));
             }
-            if *write {
-                self.check_users(name)?;
+            if self.is_used(name, !*write) {
+                return Err(self.wait(Id::LockWaitTimeout));
             }
         }
         let node = self.node();

@@ -99,6 +99,8 @@ pub(crate) struct Run<'a> {
     pub late: bool,
     /// A value that is not clean is an error: rows are written.
     pub strict_write: bool,
+    /// Parameters are literals, and as small as these.
+    pub small_params: bool,
     /// The statement is a SELECT.
     pub in_select: bool,
     /// STRICT_TRANS_TABLES is off.
@@ -125,6 +127,7 @@ impl<'a> Run<'a> {
             row: None,
             late: false,
             strict_write: false,
+            small_params: false,
             in_select: false,
             lenient: false,
         }

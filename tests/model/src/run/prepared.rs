@@ -53,6 +53,7 @@ impl Run<'_> {
             long_data: BTreeMap::new(),
             bad_long_data: false,
             cursor: None,
+            had_cursor: false,
             first_types: BTreeMap::new(),
         })
     }
@@ -133,6 +134,7 @@ impl Run<'_> {
         let text = self.eval(text)?.string();
         let params = using.iter().map(|e| self.eval(e)).collect::<Made<Vec<_>>>()?;
         let made = self.prepared(&text)?;
+        self.small_params = using.iter().any(|e| matches!(e, Expr::Lit(_)));
         self.run_prepared(&made.parsed.clone(), made.schema, params)
     }
 
@@ -152,6 +154,7 @@ impl Run<'_> {
         }
         let outer = std::mem::replace(&mut self.params, params);
         let made = self.exec(&parsed.stmt);
+        self.small_params = false;
         self.params = outer;
         made
     }
@@ -207,8 +210,13 @@ impl Run<'_> {
         let id = if id == u32::MAX && self.is_maria() { self.s.next_statement } else { id };
         let Some(prepared) = self.s.prepared.get_mut(&id) else { return Err(self.unknown(&id.to_string(), place)) };
         prepared.cursor = None;
-        if std::mem::take(&mut prepared.bad_long_data) {
-            prepared.long_data.clear();
+        if prepared.had_cursor && !self.s.dialect.is_maria() && body.get(4) == Some(&0) {
+            // MySQL never finishes its answer then.
+            return self.unsupported("an execution without a cursor of a statement that had one");
+        }
+        prepared.had_cursor |= body.get(4) == Some(&1);
+        let Some(prepared) = self.s.prepared.get_mut(&id) else { return Err(self.unknown(&id.to_string(), place)) };
+        if prepared.bad_long_data {
             return Err(wrong(if self.s.dialect.is_maria() { "mysqld_stmt_send_long_data" } else { precheck }));
         }
         let count = prepared.parsed.params;

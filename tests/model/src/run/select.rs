@@ -88,7 +88,7 @@ impl Run<'_> {
                 return Err(Error::new(1290, "HY000", text).into());
             }
         }
-        self.transaction().tables.insert(name.clone());
+        *self.transaction().tables.entry(name.clone()).or_default() |= write;
         if self.s.in_transaction() {
             self.s.tracker.add(if write { place::WRITE } else { place::READ });
         }

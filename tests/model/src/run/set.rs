@@ -247,14 +247,7 @@ impl Run<'_> {
                 return self.unsupported("character sets of server and database");
             }
             Id::TrackVariables => {
-                let text = value.string();
-                let mut names = Vec::new();
-                for name in text.split(',').map(str::trim).filter(|n| !n.is_empty() && *n != "*") {
-                    // Names that the model does not have are never reported by it.
-                    names.extend(vars::find(dialect, &name.to_ascii_lowercase()).ok());
-                }
-                self.s.tracker.all = text.split(',').any(|n| n.trim() == "*");
-                self.s.tracker.names = names;
+                self.s.tracker.track(dialect, &value.string());
                 self.s.put(id, value);
             }
             Id::TrackSchema => {

@@ -1,6 +1,6 @@
 //! Transactions: their beginning, their end, their savepoints.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Flow, Made, Place, Run};
@@ -35,7 +35,7 @@ impl Run<'_> {
                 snapshot: None,
                 overlay: Overlay::new(),
                 savepoints: Vec::new(),
-                tables: BTreeSet::new(),
+                tables: BTreeMap::new(),
             });
         }
         // invariant: it was made right above.

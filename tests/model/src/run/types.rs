@@ -88,7 +88,7 @@ impl Run<'_> {
         Ok(match expr {
             Expr::Lit(value) => self.of_value(value),
             Expr::Param(at) => match self.params.get(*at) {
-                Some(Value::Int(_)) => ty(types::LONGLONG, 20),
+                Some(Value::Int(_)) if !self.small_params => ty(types::LONGLONG, 20),
                 Some(value) => self.of_value(value),
                 None => ty(if self.is_maria() { types::NULL } else { types::VAR_STRING }, 0),
             },
