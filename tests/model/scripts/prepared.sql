@@ -8,7 +8,7 @@ INSERT INTO t VALUES(1,5,'x',7,1.5,2.5)
 !execute 1 5 1
 !execute 1 6 1
 !again 1 7 1
-!execute 1 null 1
+M:!execute 1 null 1
 !prepare INSERT INTO t(a,s) VALUES(?,?)
 !execute 2 3 'q'
 !execute 2 '7' null
@@ -39,7 +39,7 @@ M:!execute 11
 !prepare SELECT @@autocommit, @a, DATABASE(), USER(), CONNECTION_ID()>0
 !execute 14
 SET @a='text'
-!execute 14
+M:!execute 14
 !prepare SELECT NULL, 'a', 1.5, 1e0, 3000000000
 !execute 15
 !close 15
@@ -82,7 +82,7 @@ PREPARE p FROM 'SELECT ?, @a'
 EXECUTE p
 SET @x=3
 EXECUTE p USING @x
-EXECUTE p USING @nope
+M:EXECUTE p USING @nope
 EXECUTE q
 EXECUTE P USING @x
 DEALLOCATE PREPARE p

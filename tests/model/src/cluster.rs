@@ -149,7 +149,6 @@ impl Cluster {
             is_admin,
             vars: on.globals.clone(),
             results: 45,
-            login_collation: login.collation,
             schema: None,
             role: None,
             user_vars: BTreeMap::new(),
@@ -178,7 +177,7 @@ impl Cluster {
             modes: Mode::default(),
             place_note: None,
         };
-        self.fresh(&mut session);
+        self.fresh(&mut session, login.collation);
         if let Some(schema) = login.schema {
             if !self.may_use(login.user, None, schema) {
                 let text = format!("Access denied for user '{}'@'%' to database '{schema}'", login.user);
@@ -194,10 +193,11 @@ impl Cluster {
         Ok(key)
     }
 
-    /// Gives a session the values that a new one has.
-    pub(crate) fn fresh(&self, s: &mut Session) {
+    /// Gives a session the values that a new one has. Without a collation that is known it is the server's.
+    pub(crate) fn fresh(&self, s: &mut Session, collation: u16) {
         s.vars = self.nodes[s.node].globals.clone();
-        let asked = vars::COLLATIONS.iter().find(|c| c.2 == s.login_collation && !(self.dialect.is_maria() && c.2 == 255));
+        let asked = vars::COLLATIONS.iter().find(|c| c.2 == collation && !(self.dialect.is_maria() && c.2 == 255));
+        s.results = if self.dialect.is_maria() { 45 } else { 255 };
         if let Some((collation, charset, number)) = asked {
             for id in [Id::CharsetClient, Id::CharsetResults, Id::CharsetConnection] {
                 s.put(id, Value::str(charset));

@@ -187,7 +187,7 @@ impl Run<'_> {
             0x1b => self.set_option(body),
             0x1c => self.com_fetch(body),
             0x1f => {
-                self.reset(self.s.role.clone());
+                self.reset(self.s.role.clone(), 0);
                 self.ok(0, 0, "");
                 Ok(())
             }
@@ -214,7 +214,7 @@ impl Run<'_> {
     }
 
     /// What COM_RESET_CONNECTION and COM_CHANGE_USER begin with.
-    pub(crate) fn reset(&mut self, role: Option<Arc<str>>) {
+    pub(crate) fn reset(&mut self, role: Option<Arc<str>>, collation: u16) {
         self.end_transaction(false);
         let key = self.s.key;
         self.node().release_all(key);
@@ -234,8 +234,12 @@ impl Run<'_> {
         s.row_count = 0;
         s.timestamp = None;
         s.next = Default::default();
+        // MySQL goes on telling the state of transactions, though the variable says otherwise.
+        let transaction = if s.dialect.is_maria() { 0 } else { s.tracker.transaction.min(1) };
         s.tracker = Tracker::new();
-        self.c.fresh(s);
+        s.tracker.transaction = transaction;
+        s.tracker.after_reset = true;
+        self.c.fresh(s, collation);
     }
 
     fn change_user(&mut self, body: &[u8]) -> Made<()> {
@@ -247,9 +251,7 @@ impl Run<'_> {
         let mut parts = rest.splitn(2, |b| *b == 0);
         let schema = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
         let charset = parts.next().unwrap_or_default();
-        if let [low, high, ..] = charset {
-            self.s.login_collation = u16::from_le_bytes([*low, *high]);
-        }
+        let collation = if let [low, high, ..] = charset { u16::from_le_bytes([*low, *high]) } else { 0 };
         let Some(admin) = self.c.admin_of(&user) else {
             let text = format!("Access denied for user '{user}'@'localhost' (using password: YES)");
             return Err(Error::new(1045, "28000", text).into());
@@ -257,7 +259,7 @@ impl Run<'_> {
         self.s.user = user.as_str().into();
         self.s.is_admin = admin;
         self.s.schema = None;
-        self.reset(None);
+        self.reset(None, collation);
         if !schema.is_empty() {
             self.use_schema(&schema.as_str().into())?;
         }

@@ -34,6 +34,8 @@ pub(crate) struct Prepared {
     pub had_cursor: bool,
     /// MySQL: whether a parameter was a number at first.
     pub first_types: BTreeMap<usize, bool>,
+    /// MySQL: what the user variables were that it names.
+    pub variables: Vec<(Arc<str>, u8)>,
 }
 
 /// Columns and the rows that were not fetched yet.
@@ -69,7 +71,6 @@ pub(crate) struct Session {
     pub vars: Values,
     /// The number of the collation that results are declared in.
     pub results: u16,
-    pub login_collation: u16,
     pub schema: Option<Arc<str>>,
     pub role: Option<Arc<str>>,
     pub user_vars: BTreeMap<Arc<str>, Value>,

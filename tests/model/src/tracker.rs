@@ -23,6 +23,8 @@ pub(crate) struct Tracker {
     told: [u8; 8],
     /// Something was marked by the statement that runs now.
     pub marked: bool,
+    /// MySQL, after COM_RESET_CONNECTION: only beginning and end are told.
+    pub after_reset: bool,
     /// START TRANSACTION WITH CONSISTENT SNAPSHOT was said.
     pub snapshot: bool,
 }
@@ -53,6 +55,7 @@ impl Tracker {
             now: NOTHING,
             told: NOTHING,
             marked: false,
+            after_reset: false,
             snapshot: false,
         }
     }
@@ -110,7 +113,7 @@ impl Tracker {
     }
 
     pub fn add(&mut self, (at, mark): (usize, u8)) {
-        if self.now[0] != b'_' && self.now[at] != mark {
+        if !self.after_reset && self.now[0] != b'_' && self.now[at] != mark {
             self.now[at] = mark;
             self.marked |= self.transaction > 0;
         }

@@ -39,6 +39,7 @@ impl Run<'_> {
     }
 
     pub(super) fn create_table(&mut self, temporary: bool, if_not_exists: bool, table: &Named, columns: &[Column]) -> Made<()> {
+        self.check_read_only()?;
         let base = self.base_name(table)?;
         self.need_schema(&base)?;
         let mut columns = columns.to_vec();
@@ -97,6 +98,7 @@ impl Run<'_> {
     }
 
     pub(super) fn drop_tables(&mut self, temporary: bool, if_exists: bool, tables: &[Named]) -> Made<()> {
+        self.check_read_only()?;
         let mut missing = Vec::new();
         let mut only_temporary = true;
         let mut found = Vec::new();
@@ -168,6 +170,7 @@ impl Run<'_> {
     }
 
     pub(super) fn create_routine(&mut self, name: &Named, routine: &Arc<Routine>) -> Made<()> {
+        self.check_read_only()?;
         let kind = Self::kind(routine);
         let name = self.base_name(name)?;
         self.need_schema(&name)?;

@@ -20,6 +20,8 @@ struct Inserted {
     generated: Option<u64>,
     /// The key of the last row.
     last: u64,
+    /// Keys that were set aside for this statement: the next one, and the one behind the last.
+    reserved: Option<(u64, u64)>,
     rows: Vec<Row>,
 }
 
@@ -72,6 +74,7 @@ impl Run<'_> {
         let name = self.find_name(&insert.table)?;
         let def = self.need_table(&name)?;
         self.c.place_word = "INSERT INTO";
+        self.touch(&name, true)?;
         let columns: Vec<usize> = match &insert.columns {
             Some(names) => {
                 let find = |n: &Arc<str>| def.find(n).ok_or_else(|| self.unknown_column(None, n));
@@ -89,7 +92,6 @@ impl Run<'_> {
         for (column, _) in &insert.on_duplicate {
             def.find(column).ok_or_else(|| self.unknown_column(None, column))?;
         }
-        self.touch(&name, true)?;
         let made = self.atomic(&name, |run| run.insert_rows(insert, &name, &def, &columns))?;
         if let Some(id) = made.generated {
             self.s.last_insert_id = id;
@@ -129,14 +131,14 @@ impl Run<'_> {
                     }
                 }
             }
-            let row = self.complete_row(name, def, row, number + 1, &mut made)?;
+            let row = self.complete_row(name, def, row, number + 1, insert.rows.len(), &mut made)?;
             self.insert_row(insert, name, def, row, &mut made)?;
         }
         Ok(made)
     }
 
     /// Fills in defaults and the generated key, after the BEFORE triggers.
-    fn complete_row(&mut self, name: &Name, def: &Arc<Def>, given: Vec<Option<Value>>, number: usize, made: &mut Inserted) -> Made<Vec<Value>> {
+    fn complete_row(&mut self, name: &Name, def: &Arc<Def>, given: Vec<Option<Value>>, number: usize, total: usize, made: &mut Inserted) -> Made<Vec<Value>> {
         let mut row = Vec::with_capacity(given.len());
         for (value, column) in given.into_iter().zip(&def.columns) {
             row.push(match value {
@@ -155,7 +157,7 @@ impl Run<'_> {
         let mut row = self.fire(name, def, When::BeforeInsert, Some(row), None)?.unwrap_or_default();
         for (i, column) in def.columns.iter().enumerate() {
             if column.auto_increment && (row[i].is_null() || row[i].int() == 0) {
-                let id = self.generate(name)?;
+                let id = self.generate(name, total, made);
                 made.generated.get_or_insert(id);
                 row[i] = Value::Int(id as i64);
             } else if column.not_null && row[i].is_null() {
@@ -165,26 +167,35 @@ impl Run<'_> {
         Ok(row)
     }
 
-    /// The next key that a table makes.
-    fn generate(&mut self, name: &Name) -> Made<u64> {
+    /// The next key that a table makes. The first one of a statement sets keys aside for all its rows.
+    fn generate(&mut self, name: &Name, total: usize, made: &mut Inserted) -> u64 {
         let step = self.s.var(Id::AutoIncrementIncrement).int() as u64;
         let offset = self.s.var(Id::AutoIncrementOffset).int() as u64;
         let forced = std::mem::take(&mut self.s.insert_id);
         let next = self.node().auto.entry(name.clone()).or_insert(1);
-        let id = if forced != 0 {
-            forced
-        } else {
-            let offset = if offset > step { 1 } else { offset };
-            let mut id = *next;
-            if step > 1 {
-                while id % step != offset % step {
-                    id += 1;
-                }
+        if forced != 0 {
+            made.reserved = Some((forced + step, forced + step * total as u64));
+            *next = (*next).max(forced + 1);
+            return forced;
+        }
+        if let Some((id, end)) = made.reserved
+            && id < end
+        {
+            made.reserved = Some((id + step, end));
+            *next = (*next).max(id + 1);
+            return id;
+        }
+        let offset = if offset > step { 1 } else { offset };
+        let mut id = *next;
+        if step > 1 {
+            while id % step != offset % step {
+                id += 1;
             }
-            id
-        };
-        *next = (*next).max(id + 1);
-        Ok(id)
+        }
+        let end = id + step * total as u64;
+        made.reserved = Some((id + step, end));
+        *next = end.max(*next);
+        id
     }
 
     fn insert_row(&mut self, insert: &Insert, name: &Name, def: &Arc<Def>, row: Vec<Value>, made: &mut Inserted) -> Made<()> {
@@ -195,6 +206,7 @@ impl Run<'_> {
         if let Some(at) = def.auto {
             let id = row[at].int();
             made.last = u64::try_from(id).unwrap_or(0);
+            made.reserved = made.reserved.map(|(next, end)| (next.max(made.last + 1), end));
             let next = self.node().auto.entry(name.clone()).or_insert(1);
             *next = (*next).max(made.last + 1);
         }
@@ -253,7 +265,7 @@ impl Run<'_> {
         let changed = *there != row;
         let found = self.s.caps & caps::FOUND_ROWS != 0;
         made.affected += if changed { 2 } else { u64::from(found) };
-        made.copied += 1;
+        made.copied += u64::from(changed);
         let row = Arc::new(row);
         if changed {
             self.put_row(name, key, Some(row.clone()));
@@ -283,12 +295,12 @@ impl Run<'_> {
         let name = self.find_name(table)?;
         let def = self.need_table(&name)?;
         self.c.place_word = "SET";
+        self.touch(&name, true)?;
         for (column, expr) in set {
             def.find(column).ok_or_else(|| self.unknown_column(None, column))?;
             self.type_of(expr, Some(&def))?;
         }
         self.check_filter(&def, filter)?;
-        self.touch(&name, true)?;
         let (matched, changed) = self.atomic(&name, |run| run.update_rows(&name, &def, set, filter))?;
         let affected = if self.s.caps & caps::FOUND_ROWS != 0 { matched } else { changed };
         let id = self.id_argument.unwrap_or(0);
@@ -366,8 +378,8 @@ impl Run<'_> {
     pub(super) fn delete(&mut self, table: &Table, filter: Option<&Expr>) -> Made<()> {
         let name = self.find_name(table)?;
         let def = self.need_table(&name)?;
-        self.check_filter(&def, filter)?;
         self.touch(&name, true)?;
+        self.check_filter(&def, filter)?;
         let count = self.atomic(&name, |run| {
             let rows = run.chosen(&name, &def, filter)?;
             run.row = None;
@@ -462,13 +474,36 @@ pub(super) fn convert(dialect: &crate::Dialect, table: &Name, column: &Column, v
 }
 
 impl Run<'_> {
+    fn save(&self, ids: &[Id]) -> Vec<(Id, Value)> {
+        ids.iter().map(|id| (*id, self.s.var(*id).clone())).collect()
+    }
+
+    pub(super) fn restore(&mut self, saved: Vec<(Id, Value)>) {
+        for (id, value) in saved {
+            if *self.s.var(id) != value {
+                self.s.put(id, value);
+            }
+        }
+    }
+
+    /// Code runs with the SQL mode and character sets that it was made with, and leaves those around it alone.
+    pub(super) fn enter_code(&mut self) -> Vec<(Id, Value)> {
+        let context = self.save(&[Id::SqlMode, Id::CharsetClient, Id::CharsetConnection, Id::CollationConnection]);
+        let mode = &crate::vars::defaults(self.c.dialect)[Id::SqlMode as usize];
+        if self.s.var(Id::SqlMode) != mode {
+            self.s.put(Id::SqlMode, mode.clone());
+        }
+        context
+    }
+
     /// The body of a trigger or function, with what a server saves around it.
     pub(super) fn sub(&mut self, own: &Name, frame: Frame, body: &[crate::ast::Stmt]) -> Made<(Frame, Option<Value>)> {
         if self.frames.len() > 8 {
             return self.unsupported("deep calls");
         }
         let place = std::mem::replace(&mut self.place, super::Place::Sub);
-        let saved_vars: Vec<(Id, Value)> = crate::vars::OPTION_BITS.iter().map(|id| (*id, self.s.var(*id).clone())).collect();
+        let saved_vars = self.save(crate::vars::OPTION_BITS);
+        let context = self.enter_code();
         let saved = (self.s.last_insert_id, self.s.insert_id, self.s.row_count, self.s.found_rows, self.id_argument);
         let row = self.row.take();
         let schema = self.s.schema.replace(own.0.clone());
@@ -480,11 +515,8 @@ impl Run<'_> {
         self.s.schema = schema;
         self.row = row;
         (self.s.last_insert_id, self.s.insert_id, self.s.row_count, self.s.found_rows, self.id_argument) = saved;
-        for (id, value) in saved_vars {
-            if *self.s.var(id) != value {
-                self.s.put(id, value);
-            }
-        }
+        self.restore(saved_vars);
+        self.restore(context);
         self.place = place;
         self.late |= matches!(made, Err(Flow::Error(_)));
         Ok((frame, made?))

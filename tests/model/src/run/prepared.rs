@@ -46,6 +46,10 @@ impl Run<'_> {
         if matches!(parsed.stmt, Stmt::CreateRoutine { .. } | Stmt::DropRoutine { .. } | Stmt::LockTables(_) | Stmt::Kill { .. }) {
             return self.unsupported("this statement prepared");
         }
+        if let (Stmt::Call(name, _), false) = (&parsed.stmt, self.is_maria()) {
+            self.procedure(name)?;
+        }
+        let stmt_of = parsed.clone();
         Ok(Prepared {
             parsed,
             schema: self.s.schema.clone(),
@@ -55,7 +59,26 @@ impl Run<'_> {
             cursor: None,
             had_cursor: false,
             first_types: BTreeMap::new(),
+            variables: self.variables_named(&stmt_of.stmt),
         })
+    }
+
+    /// The user variables that a statement reads, and of what kind they are.
+    fn variables_named(&self, stmt: &Stmt) -> Vec<(Arc<str>, u8)> {
+        let mut named = Vec::new();
+        if !self.is_maria() {
+            super::each_expr(stmt, &mut |expr| {
+                if let Expr::UserVar(name) = expr {
+                    named.push((name.clone(), kind(self.s.user_vars.get(name))));
+                }
+            });
+        }
+        named
+    }
+
+    /// MySQL gives a variable the type that it had when the statement was prepared.
+    fn check_variables(&self, stmt: &Stmt, before: &[(Arc<str>, u8)]) -> Made<()> {
+        if self.variables_named(stmt) == *before { Ok(()) } else { self.unsupported("a variable of another type than at PREPARE") }
     }
 
     /// The columns that a prepared statement will have; errors in what it names are told here.
@@ -67,6 +90,7 @@ impl Run<'_> {
             Stmt::Insert(insert) => {
                 let name = self.find_name(&insert.table)?;
                 let def = self.need_table(&name)?;
+                self.check_open(&name, true)?;
                 self.c.place_word = "INSERT INTO";
                 for column in insert.columns.iter().flatten() {
                     def.find(column).ok_or_else(|| self.unknown_column(None, column))?;
@@ -76,6 +100,7 @@ impl Run<'_> {
             Stmt::Update { table, .. } | Stmt::Delete { table, .. } => {
                 let name = self.find_name(table)?;
                 self.need_table(&name)?;
+                self.check_open(&name, true)?;
                 Ok(Vec::new())
             }
             Stmt::ShowVariables { .. } => self.unsupported("SHOW prepared by the binary protocol"),
@@ -91,6 +116,7 @@ impl Run<'_> {
             return self.unsupported("a prepared statement over a view");
         }
         let def = self.need_table(&name)?;
+        self.check_open(&name, select.for_update)?;
         let heads = self.heads(&select.items, Some((&name.0, &name.1, &def)))?;
         if let Some(filter) = &select.filter {
             self.c.place_word = "WHERE";
@@ -125,7 +151,8 @@ impl Run<'_> {
     pub(super) fn execute_named(&mut self, name: &Arc<str>, using: &[Expr]) -> Made<()> {
         let key = name.to_ascii_lowercase();
         let Some(prepared) = self.s.named.get(key.as_str()) else { return Err(self.unknown(name, "EXECUTE")) };
-        let (parsed, schema) = (prepared.parsed.clone(), prepared.schema.clone());
+        let (parsed, schema, named) = (prepared.parsed.clone(), prepared.schema.clone(), prepared.variables.clone());
+        self.check_variables(&parsed.stmt, &named)?;
         let params = using.iter().map(|e| self.eval(e)).collect::<Made<Vec<_>>>()?;
         self.run_prepared(&parsed, schema, params)
     }
@@ -139,6 +166,9 @@ impl Run<'_> {
     }
 
     fn run_prepared(&mut self, parsed: &Parsed, schema: Option<Arc<str>>, params: Vec<Value>) -> Made<()> {
+        if !self.is_maria() && params.iter().any(Value::is_null) && matches!(parsed.stmt, Stmt::Select(_)) {
+            return self.unsupported("a parameter that is NULL on MySQL");
+        }
         if params.len() != parsed.params {
             return Err(Error::new(1210, "HY000", "Incorrect arguments to EXECUTE").into());
         }
@@ -227,7 +257,8 @@ impl Run<'_> {
             None => return Err(Error::new(1835, "HY000", "Malformed communication packet.").into()),
         };
         prepared.long_data.clear();
-        let (parsed, schema) = (prepared.parsed.clone(), prepared.schema.clone());
+        let (parsed, schema, named) = (prepared.parsed.clone(), prepared.schema.clone(), prepared.variables.clone());
+        self.check_variables(&parsed.stmt, &named)?;
         if schema != self.s.schema {
             return self.unsupported("an execution under another schema than that of the preparation");
         }
@@ -251,6 +282,10 @@ impl Run<'_> {
     /// MySQL keeps the types that parameters had first, and converts what comes later.
     fn check_types(&mut self, id: u32, parsed: &Parsed, params: &[Value]) -> Made<()> {
         let Stmt::Select(select) = &parsed.stmt else { return Ok(()) };
+        if params.iter().any(Value::is_null) {
+            // It has the type of the value before it.
+            return Err(unsupported("a parameter that is NULL on MySQL").into());
+        }
         let mut direct = vec![false; params.len()];
         for item in &select.items {
             match item {
@@ -328,6 +363,18 @@ impl Run<'_> {
             return;
         }
         prepared.long_data.entry(at).or_default().extend_from_slice(body.get(6..).unwrap_or_default());
+    }
+}
+
+fn kind(value: Option<&Value>) -> u8 {
+    match value {
+        None => 0,
+        Some(Value::Null) => 1,
+        Some(Value::Int(_)) => 2,
+        Some(Value::UInt(_)) => 3,
+        Some(Value::Dec(_)) => 4,
+        Some(Value::Double(_)) => 5,
+        Some(Value::Str(_)) => 6,
     }
 }
 

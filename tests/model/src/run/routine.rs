@@ -23,6 +23,11 @@ impl Run<'_> {
         }
     }
 
+    /// Whether a procedure is there.
+    pub(super) fn procedure(&self, name: &Table) -> Made<()> {
+        self.routine("PROCEDURE", name).map(|_| ())
+    }
+
     /// A stored function: where it is, and what it returns.
     pub(super) fn function(&self, name: &Table) -> Made<(Name, ColumnType, Arc<Routine>)> {
         let (name, routine) = self.routine("FUNCTION", name)?;
@@ -109,17 +114,21 @@ impl Run<'_> {
         }
         let schema = self.s.schema.replace(name.0.clone());
         self.frames.push(Frame { params, ..Frame::default() });
+        let context = self.enter_code();
+        let mut sum = 0;
         let before = (self.s.row_count, self.c.commits);
         self.s.row_count = 0;
         let mut made = Ok(());
         for stmt in body {
             made = self.procedure_statement(stmt);
+            sum += self.s.row_count.max(0);
             if made.is_err() {
                 break;
             }
         }
         self.frames.pop();
         self.s.schema = schema;
+        self.restore(context);
         self.place = outer;
         match made {
             Ok(()) => {}
@@ -133,7 +142,8 @@ impl Run<'_> {
             }
             Err(other) => return Err(other),
         }
-        let affected = u64::try_from(self.s.row_count).unwrap_or(0);
+        // MariaDB adds up what the statements changed, MySQL tells what the last one did.
+        let affected = u64::try_from(if self.is_maria() { sum } else { self.s.row_count }).unwrap_or(0);
         self.end_statement();
         self.ok(affected, 0, "");
         Ok(())

@@ -52,6 +52,16 @@ impl Run<'_> {
 
     /// Makes the transaction of this statement use a table.
     pub(super) fn touch(&mut self, name: &Name, write: bool) -> Made<()> {
+        self.check_open(name, write)?;
+        *self.transaction().tables.entry(name.clone()).or_default() |= write;
+        if self.s.in_transaction() {
+            self.s.tracker.add(if write { place::WRITE } else { place::READ });
+        }
+        Ok(())
+    }
+
+    /// Whether a table can be opened.
+    pub(super) fn check_open(&mut self, name: &Name, write: bool) -> Made<()> {
         let temporary = name.0.starts_with('#');
         if self.s.locked && !temporary {
             let key = self.s.key;
@@ -72,15 +82,7 @@ impl Run<'_> {
             self.check_table_locks(name, write)?;
         }
         if write && !temporary {
-            let read_only = match &self.s.transaction {
-                Some(t) => t.read_only,
-                None => self.s.next.read_only.unwrap_or_else(|| self.s.var(Id::read_only(self.c.dialect)).is_true()),
-            };
-            if read_only {
-                let dot = if self.is_maria() { "" } else { "." };
-                let text = format!("Cannot execute statement in a READ ONLY transaction{dot}");
-                return Err(Error::new(1792, "25006", text).into());
-            }
+            self.check_read_only()?;
             let node = &self.c.nodes[self.s.node];
             if node.globals[Id::ReadOnly as usize].is_true() && !self.s.is_admin {
                 let server = if self.is_maria() { "MariaDB" } else { "MySQL" };
@@ -88,11 +90,20 @@ impl Run<'_> {
                 return Err(Error::new(1290, "HY000", text).into());
             }
         }
-        *self.transaction().tables.entry(name.clone()).or_default() |= write;
-        if self.s.in_transaction() {
-            self.s.tracker.add(if write { place::WRITE } else { place::READ });
-        }
         Ok(())
+    }
+
+    /// Refuses a write in a transaction that only reads.
+    pub(super) fn check_read_only(&self) -> Made<()> {
+        let read_only = match &self.s.transaction {
+            Some(t) => t.read_only,
+            None => self.s.next.read_only.unwrap_or_else(|| self.s.var(Id::read_only(self.c.dialect)).is_true()),
+        };
+        if !read_only {
+            return Ok(());
+        }
+        let dot = if self.is_maria() { "" } else { "." };
+        Err(Error::new(1792, "25006", format!("Cannot execute statement in a READ ONLY transaction{dot}")).into())
     }
 
     /// The rows of a table as this transaction sees them; `current`: as they are now, for a write.
@@ -218,6 +229,8 @@ impl Run<'_> {
         let def = self.need_table(&name)?;
         let own = shown.unwrap_or_else(|| name.1.clone());
         self.c.place_word = "SELECT";
+        // The table is opened before anything in the statement is looked up: an error does not undo that.
+        self.touch(&name, select.for_update)?;
         let heads = self.heads(&select.items, Some((&name.0, &own, &def)))?;
         if let Some(filter) = &select.filter {
             self.c.place_word = "WHERE";
@@ -228,7 +241,6 @@ impl Run<'_> {
         if serializable {
             return self.unsupported("reading under SERIALIZABLE");
         }
-        self.touch(&name, select.for_update)?;
         let point = self.point(&def, select.filter.as_ref())?;
         if select.for_update {
             match point {
@@ -270,6 +282,9 @@ impl Run<'_> {
             } else if early.is_none_or(|l| found <= l) {
                 made.push(self.project(&select.items)?);
             }
+        }
+        if aggregate && limit == Some(0) {
+            return Ok((Vec::new(), 0));
         }
         if aggregate {
             return Ok((vec![self.aggregate(select, def, &kept)?], 1));

@@ -273,6 +273,7 @@ impl Run<'_> {
                     "STATE" => 1,
                     _ => 2,
                 };
+                self.s.tracker.after_reset = false;
                 self.s.tracker.restart_transaction(dialect.is_maria());
                 self.s.put(id, value);
             }

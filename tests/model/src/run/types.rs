@@ -102,7 +102,15 @@ impl Run<'_> {
                 _ => Ty { decimals: 31, ..ty(types::DOUBLE, 23) },
             },
             Expr::Bin(op, a, b) => {
-                let (x, y) = (self.type_of(a, def)?, self.type_of(b, def)?);
+                let (mut x, mut y) = (self.type_of(a, def)?, self.type_of(b, def)?);
+                if !self.is_maria() && self.params.is_empty() {
+                    // MySQL takes the type of a parameter from what stands beside it.
+                    match (&**a, &**b) {
+                        (Expr::Param(_), _) => x = y,
+                        (_, Expr::Param(_)) => y = x,
+                        _ => {}
+                    }
+                }
                 match op {
                     Op::Add | Op::Sub | Op::Mul => self.of_arithmetic(*op, x, y),
                     _ => ty(small, 1),
