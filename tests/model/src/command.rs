@@ -208,6 +208,7 @@ impl Run<'_> {
             [_, _] => return Err(Error::new(1047, "08S01", "Unknown command").into()),
             _ => return self.not_modelled(),
         }
+        self.s.tracker.add(crate::tracker::place::RESULT);
         let end = self.end_of_rows(0);
         self.out.push(end);
         Ok(())

@@ -200,7 +200,7 @@ impl Maker {
             4 => format!("{a} < {b}"),
             5 => format!("({a}) IS NULL"),
             6 => format!("CONCAT('k', {}, 'z')", self.n(50)),
-            7 => format!("@c := {}", self.n(50)),
+            7 => format!("@q := {}", self.n(50)),
             _ => self.random.one(&["@@autocommit", "@@sql_select_limit", "@@wait_timeout", "@@unique_checks", "@@sort_buffer_size", "@@time_zone",
                 "@@session.foreign_key_checks", "@@collation_connection", "@@character_set_client", "@@group_concat_max_len"]).to_owned(),
         }
@@ -340,6 +340,7 @@ impl Maker {
                 "SHOW SESSION VARIABLES LIKE 'sql_mode'",
                 "SHOW GLOBAL VARIABLES LIKE 'wait_timeout'",
                 "SELECT @a, @b, @c",
+                "SELECT @q",
                 "SELECT @x, @fx, @tr, @o, @d",
                 "SELECT LAST_INSERT_ID(5), LAST_INSERT_ID()",
                 "SELECT @@sql_mode, @@time_zone, @@lc_time_names",

@@ -143,7 +143,9 @@ impl Tracker {
             || self.characteristics_changed
             || transaction
             || self.empty_change;
-        if !any || !(sticky || self.marked) {
+        // What is left of transactions is always told with the next OK.
+        let due = sticky || self.marked || self.characteristics_changed || transaction;
+        if !any || !due {
             return None;
         }
         let mut block = Vec::new();

@@ -39,8 +39,10 @@ impl Run<'_> {
     }
 
     pub(super) fn create_table(&mut self, temporary: bool, if_not_exists: bool, table: &Named, columns: &[Column]) -> Made<()> {
-        self.check_read_only()?;
         let base = self.base_name(table)?;
+        if temporary {
+            self.check_read_only()?;
+        }
         self.need_schema(&base)?;
         let mut columns = columns.to_vec();
         let primary = columns.iter().position(|c| c.primary);
@@ -98,7 +100,9 @@ impl Run<'_> {
     }
 
     pub(super) fn drop_tables(&mut self, temporary: bool, if_exists: bool, tables: &[Named]) -> Made<()> {
-        self.check_read_only()?;
+        if temporary {
+            self.check_read_only()?;
+        }
         let mut missing = Vec::new();
         let mut only_temporary = true;
         let mut found = Vec::new();
@@ -170,7 +174,6 @@ impl Run<'_> {
     }
 
     pub(super) fn create_routine(&mut self, name: &Named, routine: &Arc<Routine>) -> Made<()> {
-        self.check_read_only()?;
         let kind = Self::kind(routine);
         let name = self.base_name(name)?;
         self.need_schema(&name)?;

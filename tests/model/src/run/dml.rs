@@ -56,6 +56,11 @@ impl Run<'_> {
         made
     }
 
+    /// A transaction that only reads refuses writes before it looks for the table; temporary tables are open to it.
+    fn check_write(&self, name: &Name) -> Made<()> {
+        if name.0.starts_with('#') { Ok(()) } else { self.check_read_only() }
+    }
+
     fn current(&self, name: &Name, key: Key) -> Option<Row> {
         if let Some(row) = self.s.transaction.as_ref().and_then(|t| t.overlay.get(&(name.clone(), key))) {
             return row.clone();
@@ -72,9 +77,10 @@ impl Run<'_> {
 
     pub(super) fn insert(&mut self, insert: &Insert) -> Made<()> {
         let name = self.find_name(&insert.table)?;
+        self.check_write(&name)?;
         let def = self.need_table(&name)?;
         self.c.place_word = "INSERT INTO";
-        self.touch(&name, true)?;
+        self.touch_early(&name, true)?;
         let columns: Vec<usize> = match &insert.columns {
             Some(names) => {
                 let find = |n: &Arc<str>| def.find(n).ok_or_else(|| self.unknown_column(None, n));
@@ -92,6 +98,7 @@ impl Run<'_> {
         for (column, _) in &insert.on_duplicate {
             def.find(column).ok_or_else(|| self.unknown_column(None, column))?;
         }
+        self.touch(&name, true)?;
         let made = self.atomic(&name, |run| run.insert_rows(insert, &name, &def, &columns))?;
         if let Some(id) = made.generated {
             self.s.last_insert_id = id;
@@ -293,14 +300,16 @@ impl Run<'_> {
 
     pub(super) fn update(&mut self, table: &Table, set: &[(Arc<str>, Expr)], filter: Option<&Expr>) -> Made<()> {
         let name = self.find_name(table)?;
+        self.check_write(&name)?;
         let def = self.need_table(&name)?;
         self.c.place_word = "SET";
-        self.touch(&name, true)?;
+        self.touch_early(&name, true)?;
         for (column, expr) in set {
             def.find(column).ok_or_else(|| self.unknown_column(None, column))?;
             self.type_of(expr, Some(&def))?;
         }
         self.check_filter(&def, filter)?;
+        self.touch(&name, true)?;
         let (matched, changed) = self.atomic(&name, |run| run.update_rows(&name, &def, set, filter))?;
         let affected = if self.s.caps & caps::FOUND_ROWS != 0 { matched } else { changed };
         let id = self.id_argument.unwrap_or(0);
@@ -377,9 +386,11 @@ impl Run<'_> {
 
     pub(super) fn delete(&mut self, table: &Table, filter: Option<&Expr>) -> Made<()> {
         let name = self.find_name(table)?;
+        self.check_write(&name)?;
         let def = self.need_table(&name)?;
-        self.touch(&name, true)?;
+        self.touch_early(&name, true)?;
         self.check_filter(&def, filter)?;
+        self.touch(&name, true)?;
         let count = self.atomic(&name, |run| {
             let rows = run.chosen(&name, &def, filter)?;
             run.row = None;
@@ -518,7 +529,13 @@ impl Run<'_> {
         self.restore(saved_vars);
         self.restore(context);
         self.place = place;
-        self.late |= matches!(made, Err(Flow::Error(_)));
+        if let Err(Flow::Error(error)) = &made {
+            // What locks refuse is found out before the first row.
+            self.late |= !matches!(error.code, 1099 | 1100 | 1792);
+            if self.is_maria() && self.s.place_note.is_none() {
+                self.s.place_note = Some(format!("At line 1 in {}.{}", own.0, own.1));
+            }
+        }
         Ok((frame, made?))
     }
 }

@@ -134,12 +134,19 @@ impl Run<'_> {
         }
         if self.s.locked {
             self.implicit_commit()?;
+            self.unlock();
+        }
+        self.done()
+    }
+
+    /// Lets go of LOCK TABLES.
+    pub(super) fn unlock(&mut self) {
+        if self.s.locked {
             let key = self.s.key;
             self.node().tables.retain(|l| l.2 != key);
             self.s.locked = false;
             self.s.tracker.lock(false);
         }
-        self.done()
     }
 
     pub(super) fn get_lock(&mut self, name: &Value, seconds: &Value) -> Made<Value> {

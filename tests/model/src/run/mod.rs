@@ -200,6 +200,7 @@ impl<'a> Run<'a> {
             return Err(Error::new(1415, "0A000", "Not allowed to return a result set from a function").into());
         }
         self.columns(columns);
+        self.s.tracker.add(crate::tracker::place::RESULT);
         if self.cursor {
             let end = self.end_of_rows(status::CURSOR_EXISTS);
             self.out.push(end);
@@ -224,7 +225,6 @@ impl<'a> Run<'a> {
 
     /// The heads of a result, for an answer that ends in an error too.
     pub fn columns(&mut self, columns: &[ColumnDef]) {
-        self.s.tracker.add(crate::tracker::place::RESULT);
         let mut count = Vec::new();
         put_lenenc(&mut count, columns.len() as u64);
         self.out.push(count);

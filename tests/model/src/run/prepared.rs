@@ -335,6 +335,7 @@ impl Run<'_> {
         if last {
             prepared.cursor = None;
         }
+        self.s.tracker.add(crate::tracker::place::RESULT);
         let end = self.end_of_rows(if last { status::LAST_ROW_SENT } else { status::CURSOR_EXISTS });
         self.out.push(end);
         Ok(())

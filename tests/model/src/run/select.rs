@@ -60,6 +60,11 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// MariaDB uses a table as soon as it is opened, before anything else in the statement is looked up: an error does not undo that.
+    pub(super) fn touch_early(&mut self, name: &Name, write: bool) -> Made<()> {
+        if self.is_maria() { self.touch(name, write) } else { self.check_open(name, write) }
+    }
+
     /// Whether a table can be opened.
     pub(super) fn check_open(&mut self, name: &Name, write: bool) -> Made<()> {
         let temporary = name.0.starts_with('#');
@@ -229,8 +234,7 @@ impl Run<'_> {
         let def = self.need_table(&name)?;
         let own = shown.unwrap_or_else(|| name.1.clone());
         self.c.place_word = "SELECT";
-        // The table is opened before anything in the statement is looked up: an error does not undo that.
-        self.touch(&name, select.for_update)?;
+        self.touch_early(&name, select.for_update)?;
         let heads = self.heads(&select.items, Some((&name.0, &own, &def)))?;
         if let Some(filter) = &select.filter {
             self.c.place_word = "WHERE";
@@ -241,6 +245,7 @@ impl Run<'_> {
         if serializable {
             return self.unsupported("reading under SERIALIZABLE");
         }
+        self.touch(&name, select.for_update)?;
         let point = self.point(&def, select.filter.as_ref())?;
         if select.for_update {
             match point {

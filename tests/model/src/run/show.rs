@@ -31,7 +31,9 @@ impl Run<'_> {
         let rows: Vec<_> = self.s.diagnostics.iter().filter(|c| !errors || c.level == "Error").map(of).collect();
         let found = rows.len() as u64;
         self.rows(&heads, rows)?;
-        self.found(found);
+        if !self.is_maria() {
+            self.found(found);
+        }
         Ok(())
     }
 

@@ -47,6 +47,7 @@ impl Run<'_> {
             return Err(commit_in_sub());
         }
         self.end_transaction(true);
+        self.unlock();
         self.open(read_only, snapshot);
         self.done()
     }
@@ -84,9 +85,8 @@ impl Run<'_> {
         if chain && open.is_some() || chain && self.s.dialect.is_maria() {
             self.s.next = next;
             self.open(None, false);
-        } else if next != Default::default() {
-            self.s.next = Default::default();
-            self.s.tracker.characteristics();
+        } else {
+            self.use_up_next();
         }
         self.done()?;
         if release {
@@ -157,7 +157,16 @@ impl Run<'_> {
             return Err(commit_in_sub());
         }
         self.end_transaction(true);
+        self.use_up_next();
         Ok(())
+    }
+
+    /// What SET TRANSACTION set is used up.
+    fn use_up_next(&mut self) {
+        if self.s.next != Default::default() {
+            self.s.next = Default::default();
+            self.s.tracker.characteristics();
+        }
     }
 
     pub fn savepoint(&mut self, name: &Arc<str>) -> Made<()> {
