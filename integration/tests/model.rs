@@ -91,7 +91,11 @@ fn seed(dialect: Dialect, address: &str, seed: u64, steps: usize) -> Result<(Che
     let mut acts: Vec<(usize, Act)> = tables().into_iter().map(|act| (0, act)).collect();
     acts.extend((0..SESSIONS).map(|s| (s, Act::Query(tracking(maria).to_owned()))));
     acts.extend(conversation(seed, maria, SESSIONS, steps));
-    let checked = bench.run(&acts).map_err(|e| format!("seed {seed}: {e}"))?;
+    let told = |e| {
+        let script: Vec<String> = acts.iter().skip(tables().len()).map(|(s, act)| line(*s, act)).collect();
+        format!("seed {seed}: {e}; the script:\n    {}", script.join("\n    "))
+    };
+    let checked = bench.run(&acts).map_err(told)?;
     Ok((checked, acts))
 }
 

@@ -165,7 +165,8 @@ impl Cluster {
             insert_id: 0,
             row_count: 0,
             found_rows: 0,
-            found_rows_known: true,
+            // MariaDB begins with one or none.
+            found_rows_known: !self.dialect.is_maria(),
             timestamp: None,
             transaction: None,
             next: Default::default(),

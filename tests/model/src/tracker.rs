@@ -67,6 +67,11 @@ impl Tracker {
         self.names = names.filter_map(|n| crate::vars::find(dialect, &n).ok()).collect();
     }
 
+    /// Whether changes of the SQL mode are told, and those that MySQL makes for itself are counted.
+    pub fn tracks_mode(&self) -> bool {
+        self.all || self.names.contains(&Id::SqlMode)
+    }
+
     pub fn variable(&mut self, id: Id) {
         if self.all || self.names.contains(&id) {
             self.marked = true;
@@ -113,9 +118,10 @@ impl Tracker {
     }
 
     pub fn add(&mut self, (at, mark): (usize, u8)) {
-        if !self.after_reset && self.now[0] != b'_' && self.now[at] != mark {
+        if !self.after_reset && self.now[0] != b'_' {
             self.now[at] = mark;
-            self.marked |= self.transaction > 0;
+            // What a statement that failed has left is told here too.
+            self.marked |= self.transaction > 0 && self.now != self.told;
         }
     }
 
@@ -143,8 +149,8 @@ impl Tracker {
             || self.characteristics_changed
             || transaction
             || self.empty_change;
-        // What is left of transactions is always told with the next OK.
-        let due = sticky || self.marked || self.characteristics_changed || transaction;
+        // What restores a transaction is always told with the next OK.
+        let due = sticky || self.marked || self.characteristics_changed;
         if !any || !due {
             return None;
         }

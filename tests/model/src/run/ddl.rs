@@ -127,6 +127,10 @@ impl Run<'_> {
             self.implicit_commit()?;
         }
         let mut dropped = false;
+        if temporary && !self.is_maria() && self.s.in_transaction() {
+            // As for CREATE TEMPORARY TABLE.
+            self.c.imprecise = true;
+        }
         for name in &found {
             if name.0.starts_with('#') {
                 self.s.temporary.remove(name);
@@ -148,7 +152,7 @@ impl Run<'_> {
             }
             dropped = true;
         }
-        if temporary {
+        if temporary && (missing.is_empty() || if_exists) {
             self.s.tracker.state();
         }
         if !missing.is_empty() && !if_exists {
@@ -198,7 +202,7 @@ impl Run<'_> {
                 let table = self.base_name(table)?;
                 self.need_table(&table)?;
                 self.check_users(&table)?;
-                self.s.tracker.empty_change |= !self.is_maria();
+                self.s.tracker.empty_change |= !self.is_maria() && self.s.tracker.tracks_mode();
             }
             Routine::View(select) => {
                 let Some(table) = &select.from else { return self.unsupported("a view without a table") };
@@ -242,7 +246,7 @@ impl Run<'_> {
             self.check_users(&table)?;
         }
         self.c.commit(self.s.node, Change::DropRoutine(what, name));
-        self.s.tracker.empty_change |= !self.is_maria() && what != "VIEW";
+        self.s.tracker.empty_change |= !self.is_maria() && self.s.tracker.tracks_mode() && what != "VIEW";
         self.done()
     }
 }

@@ -502,7 +502,8 @@ impl Run<'_> {
         let context = self.save(&[Id::SqlMode, Id::CharsetClient, Id::CharsetConnection, Id::CollationConnection]);
         let mode = &crate::vars::defaults(self.c.dialect)[Id::SqlMode as usize];
         if self.s.var(Id::SqlMode) != mode {
-            self.s.put(Id::SqlMode, mode.clone());
+            // The status flags go on showing the mode outside.
+            Arc::make_mut(&mut self.s.vars)[Id::SqlMode as usize] = mode.clone();
         }
         context
     }

@@ -69,6 +69,8 @@ impl Run<'_> {
             node.scans.entry(table.clone()).or_default().insert(key);
             return Ok(());
         }
+        // While it waits, a server has locked the rows before the one that is taken already.
+        self.c.imprecise = true;
         Err(self.wait_for_row(owners))
     }
 
@@ -101,7 +103,7 @@ impl Run<'_> {
             return self.unsupported("LOCK TABLES in a routine");
         }
         let key = self.s.key;
-        self.end_transaction(true);
+        self.implicit_commit()?;
         self.node().tables.retain(|l| l.2 != key);
         self.s.locked = false;
         self.s.tracker.lock(false);

@@ -90,7 +90,7 @@ impl Run<'_> {
             Stmt::Insert(insert) => {
                 let name = self.find_name(&insert.table)?;
                 let def = self.need_table(&name)?;
-                self.check_open(&name, true)?;
+                self.check_prepare(&name, true)?;
                 self.c.place_word = "INSERT INTO";
                 for column in insert.columns.iter().flatten() {
                     def.find(column).ok_or_else(|| self.unknown_column(None, column))?;
@@ -100,7 +100,7 @@ impl Run<'_> {
             Stmt::Update { table, .. } | Stmt::Delete { table, .. } => {
                 let name = self.find_name(table)?;
                 self.need_table(&name)?;
-                self.check_open(&name, true)?;
+                self.check_prepare(&name, true)?;
                 Ok(Vec::new())
             }
             Stmt::ShowVariables { .. } => self.unsupported("SHOW prepared by the binary protocol"),
@@ -116,7 +116,7 @@ impl Run<'_> {
             return self.unsupported("a prepared statement over a view");
         }
         let def = self.need_table(&name)?;
-        self.check_open(&name, select.for_update)?;
+        self.check_prepare(&name, select.for_update)?;
         let heads = self.heads(&select.items, Some((&name.0, &name.1, &def)))?;
         if let Some(filter) = &select.filter {
             self.c.place_word = "WHERE";
@@ -178,7 +178,7 @@ impl Run<'_> {
         if self.place != Place::Top {
             return self.unsupported("EXECUTE in a routine");
         }
-        if super::uses_tables(&parsed.stmt) {
+        if super::uses_tables(&parsed.stmt) || matches!(parsed.stmt, Stmt::Set(_)) {
             self.s.diagnostics.clear();
             self.s.stale = false;
         }

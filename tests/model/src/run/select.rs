@@ -46,6 +46,9 @@ impl Run<'_> {
         }
         match self.definition(name) {
             Some(def) => Ok(def),
+            None if self.s.locked => {
+                Err(Error::new(1100, "HY000", format!("Table '{}' was not locked with LOCK TABLES", name.1)).into())
+            }
             None => Err(Error::new(1146, "42S02", format!("Table '{}.{}' doesn't exist", name.0, name.1)).into()),
         }
     }
@@ -65,8 +68,14 @@ impl Run<'_> {
         if self.is_maria() { self.touch(name, write) } else { self.check_open(name, write) }
     }
 
-    /// Whether a table can be opened.
-    pub(super) fn check_open(&mut self, name: &Name, write: bool) -> Made<()> {
+    /// Whether a table can be opened; perhaps others have to let go of it first.
+    fn check_open(&mut self, name: &Name, write: bool) -> Made<()> {
+        self.check_prepare(name, write)?;
+        if name.0.starts_with('#') { Ok(()) } else { self.check_table_locks(name, write) }
+    }
+
+    /// Whether a table can be named in a statement.
+    pub(super) fn check_prepare(&mut self, name: &Name, write: bool) -> Made<()> {
         let temporary = name.0.starts_with('#');
         if self.s.locked && !temporary {
             let key = self.s.key;
@@ -82,9 +91,6 @@ impl Run<'_> {
                 }
                 Some(_) => {}
             }
-        }
-        if !temporary {
-            self.check_table_locks(name, write)?;
         }
         if write && !temporary {
             self.check_read_only()?;

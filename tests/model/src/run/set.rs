@@ -277,6 +277,18 @@ impl Run<'_> {
                 self.s.tracker.restart_transaction(dialect.is_maria());
                 self.s.put(id, value);
             }
+            Id::SqlMode => {
+                let text = value.string();
+                let has = |mode: &str| text.split(',').any(|m| m == mode);
+                let strict = has("STRICT_TRANS_TABLES") || has("STRICT_ALL_TABLES");
+                let whole = ["NO_ZERO_DATE", "NO_ZERO_IN_DATE", "ERROR_FOR_DIVISION_BY_ZERO"].iter().all(|m| has(m));
+                if !self.is_maria() && strict && !whole {
+                    let text = "'NO_ZERO_DATE', 'NO_ZERO_IN_DATE' and 'ERROR_FOR_DIVISION_BY_ZERO' sql modes should be used with strict mode. \
+                                They will be merged with strict mode in a future release.";
+                    self.s.warn("Warning", 3135, text);
+                }
+                self.s.put(id, value);
+            }
             id => self.s.put(id, value),
         }
         if told {

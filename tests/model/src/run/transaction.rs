@@ -76,13 +76,12 @@ impl Run<'_> {
         let chain = chain.unwrap_or(by_type == "CHAIN" && release != Some(true));
         let release = release.unwrap_or(by_type == "RELEASE" && !chain);
         let next = self.s.next;
-        let open = self.s.transaction.as_ref().map(|t| (t.isolation, t.read_only));
         if commit && self.conflicts() {
             self.end_transaction(false);
             return Err(super::deadlock().into());
         }
         self.end_transaction(commit);
-        if chain && open.is_some() || chain && self.s.dialect.is_maria() {
+        if chain {
             self.s.next = next;
             self.open(None, false);
         } else {
@@ -209,6 +208,16 @@ impl Run<'_> {
                 self.s.tracker.characteristics();
             }
             Scope::Session => {
+                if self.s.next != Default::default() && !self.s.in_transaction() {
+                    // It overrules what was set for the next transaction alone.
+                    let before = self.s.next;
+                    let next = &mut self.s.next;
+                    next.isolation = next.isolation.filter(|_| isolation.is_none());
+                    next.read_only = next.read_only.filter(|_| read_only.is_none());
+                    if *next != before {
+                        self.s.tracker.characteristics();
+                    }
+                }
                 if let Some(level) = isolation {
                     let id = Id::isolation(dialect);
                     self.s.put(id, Value::str(level.text()));
