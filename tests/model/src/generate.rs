@@ -282,7 +282,7 @@ impl Maker {
             8 => format!("SET {scope}time_zone = '{}'", self.random.one(&["+01:00", "-3:00", "SYSTEM", "nowhere"]).to_owned()),
             9 => format!("SET NAMES {}", self.random.one(&["utf8mb4", "latin1", "utf8mb4 COLLATE utf8mb4_bin", "DEFAULT", "bogus", "'latin1'"]).to_owned()),
             10 => format!("SET {scope}foreign_key_checks = {}, {scope}unique_checks = {}", n % 2, n % 3),
-            11 => format!("SET {scope}{} = {n}", self.random.one(&["insert_id", "last_insert_id", "identity"]).to_owned()),
+            11 => format!("SET {scope}{} = {n}1", self.random.one(&["insert_id", "last_insert_id", "identity"]).to_owned()),
             12 => format!("SET {scope}{} = {n}", self.random.one(&["group_concat_max_len", "net_read_timeout", "auto_increment_offset"]).to_owned()),
             13 => format!("SET {scope}collation_connection = {}", self.random.one(&["utf8mb4_bin", "latin1_swedish_ci", "utf8mb4_general_ci"]).to_owned()),
             14 => format!("SET {scope}lc_time_names = '{}', @b = '{n}'", self.random.one(&["de_DE", "en_US", "xx"]).to_owned()),

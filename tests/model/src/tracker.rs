@@ -110,6 +110,9 @@ impl Tracker {
     }
 
     pub fn begin(&mut self, explicit: bool) {
+        if !explicit && self.now[0] != b'_' {
+            return;
+        }
         let locked = self.now[7];
         self.now = NOTHING;
         self.now[7] = locked;
@@ -120,9 +123,9 @@ impl Tracker {
     pub fn add(&mut self, (at, mark): (usize, u8)) {
         if !self.after_reset && self.now[0] != b'_' {
             self.now[at] = mark;
-            // What a statement that failed has left is told here too.
-            self.marked |= self.transaction > 0 && self.now != self.told;
         }
+        // What a statement that failed has left is told here too.
+        self.marked |= self.transaction > 0 && (self.now != self.told || self.characteristics_changed);
     }
 
     pub fn end(&mut self) {
@@ -149,9 +152,7 @@ impl Tracker {
             || self.characteristics_changed
             || transaction
             || self.empty_change;
-        // What restores a transaction is always told with the next OK.
-        let due = sticky || self.marked || self.characteristics_changed;
-        if !any || !due {
+        if !any || !(sticky || self.marked || self.empty_change) {
             return None;
         }
         let mut block = Vec::new();

@@ -58,7 +58,10 @@ pub fn parse(text: &str, from: usize, mode: Mode, multi: bool, maria: bool) -> R
     let stmt = parser.statement().map_err(stop)?;
     let mut next = None;
     if parser.sign(";") {
-        next = parser.peek().map(|t| from + t.start);
+        // A comment behind it counts as one more statement.
+        let end = parser.end();
+        let blank = rest[end..].len() - rest[end..].trim_start().len();
+        next = (end + blank < rest.len()).then_some(from + end + blank);
         if next.is_some() && !multi {
             return Err(Error::syntax());
         }

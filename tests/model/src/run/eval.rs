@@ -75,6 +75,7 @@ impl Run<'_> {
             }
             Id::InTransaction => Value::bool(self.s.in_transaction()),
             Id::Timestamp => Value::Double(self.s.timestamp.unwrap_or(self.now as f64 / 1000.0)),
+            id if id.var().ty == vars::Type::Bool => Value::bool(self.s.var(id).is_true()),
             id => self.s.var(id).clone(),
         }
     }

@@ -104,9 +104,9 @@ impl Run<'_> {
         }
         let key = self.s.key;
         self.implicit_commit()?;
-        self.node().tables.retain(|l| l.2 != key);
-        self.s.locked = false;
-        self.s.tracker.lock(false);
+        // MariaDB counts it as a change that the same state comes again.
+        self.s.tracker.empty_change |= self.is_maria() && self.s.locked;
+        self.unlock();
         let mut names = Vec::new();
         for (table, write) in tables {
             let name = self.base_name(table)?;

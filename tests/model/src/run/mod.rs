@@ -294,6 +294,7 @@ impl<'a> Run<'a> {
             self.s.warn("Note", 4094, note);
         }
         self.s.row_count = -1;
+        self.s.tracker.marked = false;
         self.s.found_rows_known &= !self.in_select;
         self.frames.clear();
         self.used.clear();

@@ -131,6 +131,10 @@ impl Run<'_> {
         self.s.named.remove(&key);
         let text = if text.is_null() { "NULL".to_owned() } else { text.string() };
         let made = self.prepared(&text)?;
+        if super::uses_tables(&made.parsed.stmt) {
+            self.s.diagnostics.clear();
+            self.s.stale = false;
+        }
         self.prepared_heads(&made.parsed.clone())?;
         self.s.named.insert(key, made);
         self.s.tracker.state();

@@ -258,6 +258,8 @@ impl Run<'_> {
                 Some(key) => self.lock_row(&name, key)?,
                 None => self.lock_scan(&name)?,
             }
+            // With LIMIT a server locks the rows that it comes to, and no more.
+            self.c.imprecise |= limit.is_some() && point.is_none() && self.s.in_transaction();
         }
         let mut rows = self.rows_of(&name, select.for_update);
         if let Some(key) = point {
@@ -268,11 +270,14 @@ impl Run<'_> {
         self.used.pop();
         self.row = None;
         let (rows, found) = made.map_err(|e| self.too_late(e, &heads))?;
-        self.answer(select, heads, rows, found)
+        self.answer(select, heads, rows, found)?;
+        let aggregate = select.items.iter().any(is_aggregate);
+        self.s.found_rows_known &= !(select.calc_found_rows && aggregate);
+        Ok(())
     }
 
     fn filtered(&mut self, select: &Select, def: &Arc<Def>, rows: Vec<(Key, Row)>, limit: Option<u64>) -> Made<(Vec<Vec<Value>>, u64)> {
-        let aggregate = select.items.iter().any(|i| matches!(i, Item::Expr { expr: Expr::Func(Func::Count | Func::Sum, _), .. }));
+        let aggregate = select.items.iter().any(is_aggregate);
         let mut kept = Vec::new();
         let early = if select.order.is_some() || aggregate { None } else { limit };
         let mut found = 0u64;
@@ -397,6 +402,8 @@ impl Run<'_> {
             }
         }
         if count == 0 {
+            // A variable that was not there gets a type, though no value.
+            self.c.imprecise |= select.into.iter().any(|name| !self.s.user_vars.contains_key(name));
             self.s.warn("Warning", 1329, "No data - zero rows fetched, selected, or processed");
         }
         self.found(found);
@@ -404,6 +411,10 @@ impl Run<'_> {
         self.ok(count, 0, "");
         Ok(())
     }
+}
+
+fn is_aggregate(item: &Item) -> bool {
+    matches!(item, Item::Expr { expr: Expr::Func(Func::Count | Func::Sum, _), .. })
 }
 
 /// A SELECT from a view as one from its table: what the view's columns are stands in their names' place.

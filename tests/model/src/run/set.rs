@@ -21,6 +21,16 @@ enum Ready {
 
 impl Run<'_> {
     pub(super) fn set(&mut self, items: &[SetItem]) -> Made<()> {
+        let made = self.set_all(items);
+        let fresh = |item: &SetItem| matches!(item, SetItem::User(name, _) if !self.s.user_vars.contains_key(name));
+        if made.is_err() && items.iter().any(fresh) {
+            // A variable that was not there gets a type, though no value.
+            self.c.imprecise = true;
+        }
+        made
+    }
+
+    fn set_all(&mut self, items: &[SetItem]) -> Made<()> {
         // User variables are put in order, as the servers do, but after all have been checked.
         let mut ready = Vec::new();
         let mut users: Vec<(usize, Arc<str>, Value)> = Vec::new();

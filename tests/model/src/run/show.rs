@@ -53,6 +53,10 @@ impl Run<'_> {
             }
         }
         if !self.is_maria() {
+            if !self.s.autocommit() {
+                // For the tracker, not for the status flags, this begins a transaction.
+                self.s.tracker.begin(false);
+            }
             self.s.tracker.add(crate::tracker::place::READ_UNSAFE);
         }
         let found = rows.len() as u64;

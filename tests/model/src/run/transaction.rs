@@ -46,7 +46,14 @@ impl Run<'_> {
         if self.place == Place::Sub {
             return Err(commit_in_sub());
         }
+        let open = self.s.transaction.is_some();
+        let next = self.s.next;
         self.end_transaction(true);
+        if open && !self.is_maria() {
+            // MySQL takes over what SET TRANSACTION had set for the transaction that ends here.
+            self.s.next = next;
+            self.c.imprecise |= self.s.tracker.after_reset;
+        }
         self.unlock();
         self.open(read_only, snapshot);
         self.done()
@@ -106,7 +113,10 @@ impl Run<'_> {
 
     /// Ends the transaction, if there is one.
     pub fn end_transaction(&mut self, commit: bool) {
-        let Some(transaction) = self.s.transaction.take() else { return };
+        let Some(transaction) = self.s.transaction.take() else {
+            self.s.tracker.end();
+            return;
+        };
         let tracked = transaction.explicit || !self.s.autocommit();
         let mut rows = transaction.overlay;
         if commit && !rows.is_empty() {
