@@ -532,8 +532,9 @@ impl Run<'_> {
         self.place = place;
         if let Err(Flow::Error(error)) = &made {
             // What locks refuse is found out before the first row.
-            self.late |= !matches!(error.code, 1099 | 1100 | 1792);
-            if self.is_maria() && self.s.place_note.is_none() {
+            let early = matches!(error.code, 1099 | 1100 | 1792);
+            self.late |= !early;
+            if self.is_maria() && !early && self.s.place_note.is_none() {
                 self.s.place_note = Some(format!("At line 1 in {}.{}", own.0, own.1));
             }
         }

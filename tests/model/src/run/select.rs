@@ -57,9 +57,7 @@ impl Run<'_> {
     pub(super) fn touch(&mut self, name: &Name, write: bool) -> Made<()> {
         self.check_open(name, write)?;
         *self.transaction().tables.entry(name.clone()).or_default() |= write;
-        if self.s.in_transaction() {
-            self.s.tracker.add(if write { place::WRITE } else { place::READ });
-        }
+        self.s.tracker.add(if write { place::WRITE } else { place::READ });
         Ok(())
     }
 
@@ -71,6 +69,12 @@ impl Run<'_> {
     /// Whether a table can be opened; perhaps others have to let go of it first.
     fn check_open(&mut self, name: &Name, write: bool) -> Made<()> {
         self.check_prepare(name, write)?;
+        let key = self.s.key;
+        let read = |l: &(Name, bool, u64)| l.2 == key && l.0 == *name && !l.1;
+        if write && self.s.locked && self.node().tables.iter().any(read) {
+            let text = format!("Table '{}' was locked with a READ lock and can't be updated", name.1);
+            return Err(Error::new(1099, "HY000", text).into());
+        }
         if name.0.starts_with('#') { Ok(()) } else { self.check_table_locks(name, write) }
     }
 
@@ -84,10 +88,6 @@ impl Run<'_> {
                 None => {
                     let text = format!("Table '{}' was not locked with LOCK TABLES", name.1);
                     return Err(Error::new(1100, "HY000", text).into());
-                }
-                Some(false) if write => {
-                    let text = format!("Table '{}' was locked with a READ lock and can't be updated", name.1);
-                    return Err(Error::new(1099, "HY000", text).into());
                 }
                 Some(_) => {}
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::transaction::in_progress;
 use super::{Made, Run};
-use crate::ast::{Isolation, Scope, SetItem, SetValue};
+use crate::ast::{Expr, Isolation, Scope, SetItem, SetValue};
 use crate::error::{Error, unsupported};
 use crate::value::Value;
 use crate::vars::{self, Id, Reach, Type};
@@ -38,6 +38,10 @@ impl Run<'_> {
             match item {
                 SetItem::User(name, expr) => {
                     let value = self.eval(expr)?;
+                    if value.is_null() && !self.is_maria() && !matches!(expr, Expr::Lit(_)) {
+                        // MySQL keeps the type of what was NULL.
+                        self.c.imprecise = true;
+                    }
                     users.push((ready.len(), name.clone(), value));
                 }
                 SetItem::New(name, expr) => {

@@ -49,6 +49,7 @@ impl Run<'_> {
         let open = self.s.transaction.is_some();
         let next = self.s.next;
         self.end_transaction(true);
+        self.s.tracker.end();
         if open && !self.is_maria() {
             // MySQL takes over what SET TRANSACTION had set for the transaction that ends here.
             self.s.next = next;
@@ -88,6 +89,7 @@ impl Run<'_> {
             return Err(super::deadlock().into());
         }
         self.end_transaction(commit);
+        self.s.tracker.end();
         if chain {
             self.s.next = next;
             self.open(None, false);
@@ -113,10 +115,7 @@ impl Run<'_> {
 
     /// Ends the transaction, if there is one.
     pub fn end_transaction(&mut self, commit: bool) {
-        let Some(transaction) = self.s.transaction.take() else {
-            self.s.tracker.end();
-            return;
-        };
+        let Some(transaction) = self.s.transaction.take() else { return };
         let tracked = transaction.explicit || !self.s.autocommit();
         let mut rows = transaction.overlay;
         if commit && !rows.is_empty() {
@@ -166,6 +165,7 @@ impl Run<'_> {
             return Err(commit_in_sub());
         }
         self.end_transaction(true);
+        self.s.tracker.end();
         self.use_up_next();
         Ok(())
     }
