@@ -110,12 +110,16 @@ impl Tracker {
     }
 
     pub fn begin(&mut self, explicit: bool) {
+        let snapshot = self.snapshot;
         if !explicit && self.now[0] != b'_' {
             return;
         }
         let locked = self.now[7];
         self.now = NOTHING;
         self.now[7] = locked;
+        if snapshot && explicit {
+            self.now[place::READ.0] = place::READ.1;
+        }
         self.now[0] = if explicit { b'T' } else { b'I' };
         self.marked |= self.transaction > 0;
     }
@@ -133,8 +137,8 @@ impl Tracker {
             let locked = self.now[7];
             self.now = NOTHING;
             self.now[7] = locked;
-            self.marked |= self.transaction > 0;
         }
+        self.marked |= self.transaction > 0 && (self.now != self.told || self.characteristics_changed);
     }
 
     pub fn lock(&mut self, locked: bool) {

@@ -91,7 +91,7 @@ impl Run<'_> {
             self.s.temporary.insert(name.clone(), Table { def, rows: BTreeMap::new() });
             self.c.forget_auto(&name);
         }
-        if !self.is_maria() && (self.s.in_transaction() || self.s.locked) {
+        if !self.is_maria() && (self.s.in_transaction() || self.s.locked || !self.s.autocommit()) {
             // MySQL's tracker takes the transaction for ended here; what follows from that is not modelled.
             self.c.imprecise = true;
         }
@@ -127,7 +127,7 @@ impl Run<'_> {
             self.implicit_commit()?;
         }
         let mut dropped = false;
-        if temporary && !self.is_maria() && (self.s.in_transaction() || self.s.locked) {
+        if temporary && !self.is_maria() && (self.s.in_transaction() || self.s.locked || !self.s.autocommit()) {
             // As for CREATE TEMPORARY TABLE.
             self.c.imprecise = true;
         }

@@ -314,6 +314,7 @@ impl Run<'_> {
         let affected = if self.s.caps & caps::FOUND_ROWS != 0 { matched } else { changed };
         let id = self.id_argument.unwrap_or(0);
         let warnings = self.s.own_conditions;
+        self.s.found_rows_known &= self.is_maria();
         self.end_statement();
         self.ok(affected, id, &format!("Rows matched: {matched}  Changed: {changed}  Warnings: {warnings}"));
         Ok(())
@@ -402,6 +403,7 @@ impl Run<'_> {
             }
             Ok(count)
         })?;
+        self.s.found_rows_known &= self.is_maria();
         self.end_statement();
         self.ok(count, 0, "");
         Ok(())
@@ -516,7 +518,7 @@ impl Run<'_> {
         let place = std::mem::replace(&mut self.place, super::Place::Sub);
         let saved_vars = self.save(crate::vars::OPTION_BITS);
         let context = self.enter_code();
-        let saved = (self.s.last_insert_id, self.s.insert_id, self.s.row_count, self.s.found_rows, self.id_argument);
+        let saved = (self.s.last_insert_id, self.s.row_count, self.s.found_rows, self.id_argument);
         let row = self.row.take();
         let schema = self.s.schema.replace(own.0.clone());
         let strict = std::mem::replace(&mut self.strict_write, false);
@@ -526,7 +528,7 @@ impl Run<'_> {
         self.strict_write = strict;
         self.s.schema = schema;
         self.row = row;
-        (self.s.last_insert_id, self.s.insert_id, self.s.row_count, self.s.found_rows, self.id_argument) = saved;
+        (self.s.last_insert_id, self.s.row_count, self.s.found_rows, self.id_argument) = saved;
         self.restore(saved_vars);
         self.restore(context);
         self.place = place;

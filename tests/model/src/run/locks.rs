@@ -4,6 +4,7 @@ use super::{Flow, Made, Run};
 use crate::ast::{Func, Table};
 use crate::error::Error;
 use crate::store::{Key, Name};
+use crate::tracker::place;
 use crate::value::Value;
 use crate::vars::Id;
 
@@ -104,8 +105,8 @@ impl Run<'_> {
         }
         let key = self.s.key;
         self.implicit_commit()?;
-        // MariaDB counts it as a change that the same state comes again.
-        self.s.tracker.empty_change |= self.is_maria() && self.s.locked;
+        // It counts as a change that the same state comes again.
+        self.s.tracker.empty_change |= self.s.locked;
         self.unlock();
         let mut names = Vec::new();
         for (table, write) in tables {
@@ -127,6 +128,12 @@ impl Run<'_> {
         node.tables.extend(names.into_iter().map(|(name, write)| (name, write, key)));
         self.s.locked = true;
         self.s.tracker.lock(true);
+        if !self.s.autocommit() {
+            // This begins a transaction.
+            let write = tables.iter().any(|(_, write)| *write);
+            self.transaction();
+            self.s.tracker.add(if write { place::WRITE } else { place::READ });
+        }
         self.done()
     }
 

@@ -131,7 +131,7 @@ impl Run<'_> {
         self.s.named.remove(&key);
         let text = if text.is_null() { "NULL".to_owned() } else { text.string() };
         let made = self.prepared(&text)?;
-        if super::uses_tables(&made.parsed.stmt) {
+        if super::uses_tables(&made.parsed.stmt) || matches!(made.parsed.stmt, Stmt::Call(..)) {
             self.s.diagnostics.clear();
             self.s.stale = false;
         }
@@ -182,7 +182,7 @@ impl Run<'_> {
         if self.place != Place::Top {
             return self.unsupported("EXECUTE in a routine");
         }
-        if super::uses_tables(&parsed.stmt) || matches!(parsed.stmt, Stmt::Set(_)) {
+        if super::uses_tables(&parsed.stmt) {
             self.s.diagnostics.clear();
             self.s.stale = false;
         }
@@ -207,7 +207,7 @@ impl Run<'_> {
         }
         let made = self.prepared(text)?;
         let parsed = made.parsed.clone();
-        if self.is_maria() && super::uses_tables(&parsed.stmt) {
+        if self.is_maria() && (super::uses_tables(&parsed.stmt) || matches!(parsed.stmt, Stmt::Call(..))) {
             self.s.diagnostics.clear();
             self.s.stale = false;
         }

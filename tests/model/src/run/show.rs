@@ -29,12 +29,7 @@ impl Run<'_> {
             vec![Value::str(c.level), Value::UInt(u64::from(c.code)), Value::str(&c.message)]
         };
         let rows: Vec<_> = self.s.diagnostics.iter().filter(|c| !errors || c.level == "Error").map(of).collect();
-        let found = rows.len() as u64;
-        self.rows(&heads, rows)?;
-        if !self.is_maria() {
-            self.found(found);
-        }
-        Ok(())
+        self.rows(&heads, rows)
     }
 
     pub(super) fn show_variables(&mut self, scope: Scope, like: Option<&str>) -> Made<()> {

@@ -7,7 +7,6 @@ use super::{Flow, Made, Place, Run};
 use crate::ast::{Isolation, Scope};
 use crate::error::Error;
 use crate::store::{Change, Overlay, Transaction};
-use crate::tracker::place;
 use crate::value::Value;
 use crate::vars::Id;
 
@@ -65,13 +64,16 @@ impl Run<'_> {
             self.s.next.read_only = read_only;
         }
         self.s.tracker.snapshot = snapshot;
+        self.unlock();
         let store = self.node().store.clone();
         self.transaction().explicit = true;
         self.s.tracker.begin(true);
         self.s.tracker.characteristics();
-        if snapshot {
+        if snapshot && self.transaction().isolation == Isolation::RepeatableRead {
             self.transaction().snapshot = Some(store);
-            self.s.tracker.add(place::READ);
+        } else if snapshot {
+            let text = "InnoDB: WITH CONSISTENT SNAPSHOT was ignored because this phrase can only be used with REPEATABLE READ isolation level.";
+            self.s.warn("Warning", 138, text);
         }
     }
 
@@ -213,9 +215,12 @@ impl Run<'_> {
                 if self.s.in_transaction() {
                     return Err(in_progress());
                 }
-                self.s.next.isolation = isolation.or(self.s.next.isolation);
-                self.s.next.read_only = read_only.or(self.s.next.read_only);
-                self.s.tracker.characteristics();
+                let before = self.s.next;
+                self.s.next.isolation = isolation.or(before.isolation);
+                self.s.next.read_only = read_only.or(before.read_only);
+                if self.s.next != before {
+                    self.s.tracker.characteristics();
+                }
             }
             Scope::Session => {
                 if self.s.next != Default::default() && !self.s.in_transaction() {
