@@ -1,8 +1,9 @@
 //! The model servers of `tests/model` against the real ones: the same scripts, answers compared field by field.
 
 use belay_integration::model_check::{Bench, Checked};
+use belay_integration::model_server::ModelServer;
 use belay_integration::servers::{APP, APP2, MySql, mysql};
-use belay_integration::wire::{Login, caps};
+use belay_integration::wire::{Login, Wire, caps};
 use belay_integration::{Result, shared};
 use belay_model::Dialect;
 use belay_model::act::{Act, line, script, tracking};
@@ -162,4 +163,32 @@ fn random_conversations_say_the_same_on_mysql() -> Result<()> {
     }
     let server = shared::mysql()?;
     seeds(Dialect::MySql, &address(&server), "random_conversations_say_the_same_on_mysql")
+}
+
+/// The model on a socket: a client takes it for a server.
+#[test]
+fn clients_speak_to_the_model_on_a_socket() -> Result<()> {
+    for dialect in [Dialect::MariaDb, Dialect::MySql] {
+        let model = ModelServer::start(dialect, 2)?;
+        let address = model.address(0);
+        let mut one = Wire::login(&address, &login())?;
+        let mut other = Wire::login(&address, &login())?;
+        one.query("CREATE TABLE t(id INT PRIMARY KEY AUTO_INCREMENT, a INT)")?;
+        one.query("BEGIN")?;
+        assert_eq!(one.query("INSERT INTO t(a) VALUES(5), (6)")?.affected(), 2);
+        assert_eq!(other.text("SELECT COUNT(*) FROM t")?, "0");
+        // Waits for the lock, and goes on when it is free.
+        let waits = std::thread::spawn(move || other.query("UPDATE t SET a = a + 1").map(|r| r.affected()));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!waits.is_finished());
+        one.query("COMMIT")?;
+        assert_eq!(waits.join().map_err(|_| "the waiting client panicked")??, 2);
+        assert_eq!(Wire::login(&model.address(1), &login())?.text("SELECT SUM(a) FROM t")?, "13");
+        model.with(|cluster| cluster.crash(0));
+        assert!(one.query("SELECT 1").is_err(), "a session outlived its node");
+        assert_eq!(Wire::login(&address, &Login::new(APP, "wrong")).err().map(|e| e.code()), Some(0));
+        model.with(|cluster| cluster.restart(0));
+        assert_eq!(Wire::login(&address, &Login::new(APP, "wrong")).err().map(|e| e.code()), Some(1045));
+    }
+    Ok(())
 }

@@ -54,6 +54,16 @@ impl Cluster {
         self.put_back(session, s, outcome)
     }
 
+    /// The payload of the OK that ends a login.
+    pub fn login_ok(&mut self, session: SessionId) -> Vec<u8> {
+        let Some(mut s) = self.sessions.get_mut(&session).and_then(Option::take) else { return Vec::new() };
+        let mut run = Run::new(self, &mut s, 0, None);
+        run.ok(0, 0, "");
+        let packet = run.out.pop().unwrap_or_default();
+        self.sessions.insert(session, Some(s));
+        packet
+    }
+
     fn put_back(&mut self, session: SessionId, s: Session, outcome: Outcome) -> Outcome {
         let closes = matches!(outcome, Outcome::Answer(_, true));
         self.sessions.insert(session, Some(s));
