@@ -65,8 +65,17 @@ impl Bench {
                 capabilities: model_caps(login, real.server_caps),
                 collation: 45,
             };
-            let model = cluster.connect(0, &asked).map_err(|p| format!("the model refuses: {}", String::from_utf8_lossy(&p)))?;
-            let mut pair = Pair { model, real, ids: Default::default(), told: ["state ________".to_owned(), "state ________".to_owned()], waits: None, open: true };
+            let model = cluster
+                .connect(0, &asked)
+                .map_err(|p| format!("the model refuses: {}", String::from_utf8_lossy(&p)))?;
+            let mut pair = Pair {
+                model,
+                real,
+                ids: Default::default(),
+                told: ["state ________".to_owned(), "state ________".to_owned()],
+                waits: None,
+                open: true,
+            };
             pair.real.socket().set_timeout(Some(Duration::from_secs(5)))?;
             pairs.push(pair);
         }
@@ -163,7 +172,11 @@ impl Bench {
         match packets {
             Some(packets) => self.compare(number, at, act, packets, None, checked)?,
             // What comes before the statement that waits is on its way already.
-            None if matches!(act, Act::Execute { .. }) || matches!(act, Act::Query(sql) if sql.contains("; ") || sql.contains("CALL")) => return Ok(true),
+            None if matches!(act, Act::Execute { .. })
+                || matches!(act, Act::Query(sql) if sql.contains("; ") || sql.contains("CALL")) =>
+            {
+                return Ok(true);
+            }
             None => {
                 let pair = &mut self.pairs[at];
                 pair.real.socket().set_timeout(Some(STILL))?;
@@ -202,12 +215,22 @@ impl Bench {
         Ok(())
     }
 
-    fn compare(&mut self, number: usize, at: usize, act: &Act, packets: Vec<Vec<u8>>, first: Option<Vec<u8>>, checked: &mut Checked) -> Result<()> {
+    fn compare(
+        &mut self,
+        number: usize,
+        at: usize,
+        act: &Act,
+        packets: Vec<Vec<u8>>,
+        first: Option<Vec<u8>>,
+        checked: &mut Checked,
+    ) -> Result<()> {
         let pair = &mut self.pairs[at];
         let caps = pair.real.caps;
         let mut packets = packets.into_iter();
         let shape = act.shape();
-        let model = read::<String>(shape, caps, &mut || packets.next().ok_or_else(|| "the model's answer ends early".to_owned()));
+        let model = read::<String>(shape, caps, &mut || {
+            packets.next().ok_or_else(|| "the model's answer ends early".to_owned())
+        });
         let mut first = first;
         let wire = &mut pair.real;
         let real = read::<WireError>(shape, caps, &mut || match first.take() {
@@ -296,9 +319,12 @@ fn only_news(end: &mut Done, told: &mut String) -> bool {
 fn shown(replies: &[Reply]) -> String {
     let one = |reply: &Reply| match reply {
         Reply::Rows { heads, rows, end } => {
-            let rows: Vec<String> = rows.iter().map(|r| String::from_utf8_lossy(r).escape_debug().to_string()).collect();
-            let heads: Vec<String> =
-                heads.iter().map(|h| format!("{} {:02x}/{}{}", h.name, h.ty, h.charset, if h.unsigned { "u" } else { "" })).collect();
+            let rows: Vec<String> =
+                rows.iter().map(|r| String::from_utf8_lossy(r).escape_debug().to_string()).collect();
+            let heads: Vec<String> = heads
+                .iter()
+                .map(|h| format!("{} {:02x}/{}{}", h.name, h.ty, h.charset, if h.unsigned { "u" } else { "" }))
+                .collect();
             format!("Rows({heads:?} {rows:?} {})", done(end))
         }
         Reply::Ok(end) => format!("Ok({})", done(end)),

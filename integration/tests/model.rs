@@ -122,7 +122,7 @@ fn seeds(dialect: Dialect, address: &str, test: &str) -> Result<()> {
             Err(e) => {
                 failed += 1;
                 faults += &format!("\n{e}");
-                if failed > 5 {
+                if failed > 40 {
                     break;
                 }
                 continue;
@@ -137,7 +137,9 @@ fn seeds(dialect: Dialect, address: &str, test: &str) -> Result<()> {
         if failed > 12 {
             continue;
         }
-        faults += &format!("\nseed {one}, step {number}, {what}\n  replay: BELAY_MODEL_SEED={one} cargo test -p belay-integration --test model {test}\n");
+        faults += &format!(
+            "\nseed {one}, step {number}, {what}\n  replay: BELAY_MODEL_SEED={one} cargo test -p belay-integration --test model {test}\n"
+        );
         if failed == 1 || std::env::var_os("BELAY_MODEL_SEED").is_some() {
             faults += "  the script up to there:\n";
             for (session, act) in acts.iter().take(number + 1).skip(tables().len()) {

@@ -18,11 +18,25 @@ pub enum Param {
 pub enum Act {
     Query(String),
     Prepare(String),
-    Execute { statement: usize, params: Vec<Param>, cursor: bool },
+    Execute {
+        statement: usize,
+        params: Vec<Param>,
+        cursor: bool,
+    },
     /// Parameters without their types.
-    ExecuteAgain { statement: usize, params: Vec<Param> },
-    Fetch { statement: usize, rows: u32 },
-    LongData { statement: usize, param: u16, data: String },
+    ExecuteAgain {
+        statement: usize,
+        params: Vec<Param>,
+    },
+    Fetch {
+        statement: usize,
+        rows: u32,
+    },
+    LongData {
+        statement: usize,
+        param: u16,
+        data: String,
+    },
     ResetStatement(usize),
     Close(usize),
     Schema(String),
@@ -32,7 +46,10 @@ pub enum Act {
     /// Any command by its number, answered by OK or ERR.
     Other(u8, Vec<u8>),
     /// KILL of another session of the script.
-    Kill { session: usize, query: bool },
+    Kill {
+        session: usize,
+        query: bool,
+    },
 }
 
 /// The tracking that scripts and the generator begin with.
@@ -152,7 +169,9 @@ pub fn script(text: &str, maria: bool) -> Vec<(usize, Act)> {
             _ => continue,
         };
         let (session, line) = match line.split_once(':') {
-            Some((n, rest)) if n.len() == 1 && n.as_bytes()[0].is_ascii_digit() => (n.parse().unwrap_or(0), rest.trim()),
+            Some((n, rest)) if n.len() == 1 && n.as_bytes()[0].is_ascii_digit() => {
+                (n.parse().unwrap_or(0), rest.trim())
+            }
             _ => (0, line),
         };
         made.push((session, line.strip_prefix('!').map_or_else(|| Act::Query(line.to_owned()), special)));

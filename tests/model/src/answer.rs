@@ -127,7 +127,8 @@ fn prepared<E>(capabilities: u32, next: &mut dyn FnMut() -> Result<Vec<u8>, E>) 
     if head.first() == Some(&0xff) {
         return Ok((error(&head), None));
     }
-    let short = |i: usize| u16::from_le_bytes([head.get(i).copied().unwrap_or(0), head.get(i + 1).copied().unwrap_or(0)]);
+    let short =
+        |i: usize| u16::from_le_bytes([head.get(i).copied().unwrap_or(0), head.get(i + 1).copied().unwrap_or(0)]);
     let id = u32::from(short(1)) | u32::from(short(3)) << 16;
     let (columns, params, warnings) = (short(5), short(7), short(10));
     let mut heads = Vec::new();

@@ -157,7 +157,12 @@ pub enum SetValue {
 #[allow(missing_docs)]
 pub enum SetItem {
     /// `at2` tells `SET @@x` from `SET x`: MariaDB does not report the former.
-    Var { scope: Scope, at2: bool, name: Arc<str>, value: SetValue },
+    Var {
+        scope: Scope,
+        at2: bool,
+        name: Arc<str>,
+        value: SetValue,
+    },
     User(Arc<str>, Expr),
     /// A parameter of a routine, or `NEW.a`.
     New(Arc<str>, Expr),

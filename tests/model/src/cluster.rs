@@ -163,6 +163,7 @@ impl Cluster {
             stale: false,
             last_insert_id: 0,
             insert_id: 0,
+            kept_ids: None,
             row_count: 0,
             found_rows: 0,
             // MariaDB begins with one or none.
@@ -336,8 +337,7 @@ impl Cluster {
     /// The process of a node is gone, with all its sessions.
     pub fn crash(&mut self, node: usize) {
         self.nodes[node].up = false;
-        let gone: Vec<SessionId> =
-            self.sessions.values().flatten().filter(|s| s.node == node).map(|s| s.key).collect();
+        let gone: Vec<SessionId> = self.sessions.values().flatten().filter(|s| s.node == node).map(|s| s.key).collect();
         for session in gone {
             self.disconnect(session);
         }

@@ -166,6 +166,9 @@ impl Run<'_> {
         let text = || String::from_utf8_lossy(body).into_owned();
         // Commands that are no statements leave the diagnostics area alone; MySQL counts what is in it.
         self.s.own_conditions = if self.is_maria() { 0 } else { self.s.diagnostics.len() as u16 };
+        self.s.stale = self.is_maria();
+        // How MySQL counts more than one of them is not modelled.
+        self.c.imprecise |= self.s.own_conditions > 1;
         match code {
             1 => Err(Flow::Close),
             2 => {
@@ -219,6 +222,7 @@ impl Run<'_> {
             _ => return self.not_modelled(),
         }
         self.s.tracker.add(crate::tracker::place::RESULT);
+        self.s.row_count = -1;
         let end = self.end_of_rows(0);
         self.out.push(end);
         Ok(())
@@ -242,6 +246,7 @@ impl Run<'_> {
         s.stale = false;
         s.last_insert_id = 0;
         s.insert_id = 0;
+        s.kept_ids = None;
         s.row_count = 0;
         s.timestamp = None;
         s.next = Default::default();

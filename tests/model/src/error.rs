@@ -21,7 +21,6 @@ impl Error {
     pub fn syntax() -> Error {
         Error::new(1064, "42000", "You have an error in your SQL syntax")
     }
-
 }
 
 /// An error that no server knows: the model has no answer.

@@ -13,12 +13,12 @@ impl Random {
         if random.0 == 0 {
             random.0 = 1;
         }
-        random.next();
+        random.number();
         random
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -27,7 +27,7 @@ impl Random {
 
     /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 33) % n.max(1)
+        (self.number() >> 33) % n.max(1)
     }
 
     /// One of several.
@@ -40,14 +40,34 @@ impl Random {
 pub fn objects() -> Vec<Act> {
     let mut made = Vec::new();
     for (kind, name, rest) in [
-        ("PROCEDURE", "gp1", "() BEGIN SELECT 1; SET @x=1; SET foreign_key_checks=0; SELECT 2; INSERT INTO g(a) VALUES(1),(2); END"),
-        ("PROCEDURE", "gp2", "(x INT) BEGIN INSERT INTO g(a) VALUES(x); SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='no'; END"),
+        (
+            "PROCEDURE",
+            "gp1",
+            "() BEGIN SELECT 1; SET @x=1; SET foreign_key_checks=0; SELECT 2; INSERT INTO g(a) VALUES(1),(2); END",
+        ),
+        (
+            "PROCEDURE",
+            "gp2",
+            "(x INT) BEGIN INSERT INTO g(a) VALUES(x); SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='no'; END",
+        ),
         ("PROCEDURE", "gp3", "() BEGIN START TRANSACTION; UPDATE g SET a=a+1 WHERE id=1; END"),
         ("PROCEDURE", "gp4", "() BEGIN SET sort_buffer_size=100000; SET NAMES latin1; SIGNAL SQLSTATE '45000'; END"),
-        ("PROCEDURE", "gp5", "() BEGIN CREATE TEMPORARY TABLE gtmp(id INT); INSERT INTO gtmp VALUES(1); SELECT * FROM gtmp; DROP TEMPORARY TABLE gtmp; END"),
-        ("FUNCTION", "gf1", "(x INT) RETURNS INT BEGIN SET @fx=x; SET unique_checks=0; SET sort_buffer_size=200000; RETURN x+1; END"),
+        (
+            "PROCEDURE",
+            "gp5",
+            "() BEGIN CREATE TEMPORARY TABLE gtmp(id INT); INSERT INTO gtmp VALUES(1); SELECT * FROM gtmp; DROP TEMPORARY TABLE gtmp; END",
+        ),
+        (
+            "FUNCTION",
+            "gf1",
+            "(x INT) RETURNS INT BEGIN SET @fx=x; SET unique_checks=0; SET sort_buffer_size=200000; RETURN x+1; END",
+        ),
         ("FUNCTION", "gf2", "() RETURNS INT BEGIN INSERT INTO h(n) VALUES(77); RETURN LAST_INSERT_ID(); END"),
-        ("FUNCTION", "gf3", "() RETURNS INT BEGIN SET @f3=3; SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='f3'; RETURN 1; END"),
+        (
+            "FUNCTION",
+            "gf3",
+            "() RETURNS INT BEGIN SET @f3=3; SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='f3'; RETURN 1; END",
+        ),
     ] {
         made.push(Act::Query(format!("DROP {kind} IF EXISTS {name}")));
         made.push(Act::Query(format!("CREATE {kind} {name}{rest}")));
@@ -178,7 +198,10 @@ impl Maker {
             84..=88 => self.temporary(),
             89..=92 => self.locks(),
             93..=96 => self.wrong(),
-            _ => self.random.one(&["USE test", "DO 1", "-- nothing", "SET ROLE NONE", "SELECT DATABASE()", "SELECT CURRENT_ROLE()"]).to_owned(),
+            _ => self
+                .random
+                .one(&["USE test", "DO 1", "-- nothing", "SET ROLE NONE", "SELECT DATABASE()", "SELECT CURRENT_ROLE()"])
+                .to_owned(),
         }
     }
 
@@ -205,8 +228,21 @@ impl Maker {
             5 => format!("({a}) IS NULL"),
             6 => format!("CONCAT('k', {}, 'z')", self.n(50)),
             7 => format!("@q := {}", self.n(50)),
-            _ => self.random.one(&["@@autocommit", "@@sql_select_limit", "@@wait_timeout", "@@unique_checks", "@@sort_buffer_size", "@@time_zone",
-                "@@session.foreign_key_checks", "@@collation_connection", "@@character_set_client", "@@group_concat_max_len"]).to_owned(),
+            _ => self
+                .random
+                .one(&[
+                    "@@autocommit",
+                    "@@sql_select_limit",
+                    "@@wait_timeout",
+                    "@@unique_checks",
+                    "@@sort_buffer_size",
+                    "@@time_zone",
+                    "@@session.foreign_key_checks",
+                    "@@collation_connection",
+                    "@@character_set_client",
+                    "@@group_concat_max_len",
+                ])
+                .to_owned(),
         }
     }
 
@@ -235,7 +271,11 @@ impl Maker {
 
     fn select(&mut self) -> String {
         let what = self.random.one(&["*", "id, a", "a + 1", "COUNT(*)", "SUM(a)", "s", "id, @a"]).to_owned();
-        let mut made = format!("SELECT {}{what} FROM g{}", if self.n(8) == 0 { "SQL_CALC_FOUND_ROWS " } else { "" }, self.filter());
+        let mut made = format!(
+            "SELECT {}{what} FROM g{}",
+            if self.n(8) == 0 { "SQL_CALC_FOUND_ROWS " } else { "" },
+            self.filter()
+        );
         match self.n(5) {
             0 if !what.contains('(') => made += " ORDER BY id DESC",
             1 => made += " ORDER BY id",
@@ -281,15 +321,44 @@ impl Maker {
             3 => format!("SET @a = {n}, {scope}wait_timeout = {}", 10 + n),
             4 => format!("SET {scope}sql_select_limit = {}", 1 + n % 4),
             5 => "SET sql_select_limit = DEFAULT".to_owned(),
-            6 => format!("SET {scope}sql_mode = '{}'", self.random.one(&["ANSI_QUOTES,STRICT_TRANS_TABLES", "NO_BACKSLASH_ESCAPES,STRICT_TRANS_TABLES", "STRICT_TRANS_TABLES,PIPES_AS_CONCAT"]).to_owned()),
+            6 => format!(
+                "SET {scope}sql_mode = '{}'",
+                self.random
+                    .one(&[
+                        "ANSI_QUOTES,STRICT_TRANS_TABLES",
+                        "NO_BACKSLASH_ESCAPES,STRICT_TRANS_TABLES",
+                        "STRICT_TRANS_TABLES,PIPES_AS_CONCAT"
+                    ])
+                    .to_owned()
+            ),
             7 => "SET sql_mode = DEFAULT".to_owned(),
-            8 => format!("SET {scope}time_zone = '{}'", self.random.one(&["+01:00", "-3:00", "SYSTEM", "nowhere"]).to_owned()),
-            9 => format!("SET NAMES {}", self.random.one(&["utf8mb4", "latin1", "utf8mb4 COLLATE utf8mb4_bin", "DEFAULT", "bogus", "'latin1'"]).to_owned()),
+            8 => format!(
+                "SET {scope}time_zone = '{}'",
+                self.random.one(&["+01:00", "-3:00", "SYSTEM", "nowhere"]).to_owned()
+            ),
+            9 => format!(
+                "SET NAMES {}",
+                self.random
+                    .one(&["utf8mb4", "latin1", "utf8mb4 COLLATE utf8mb4_bin", "DEFAULT", "bogus", "'latin1'"])
+                    .to_owned()
+            ),
             10 => format!("SET {scope}foreign_key_checks = {}, {scope}unique_checks = {}", n % 2, n % 3),
-            11 => format!("SET {scope}{} = {n}1", self.random.one(&["insert_id", "last_insert_id", "identity"]).to_owned()),
-            12 => format!("SET {scope}{} = {n}", self.random.one(&["group_concat_max_len", "net_read_timeout", "auto_increment_offset"]).to_owned()),
-            13 => format!("SET {scope}collation_connection = {}", self.random.one(&["utf8mb4_bin", "latin1_swedish_ci", "utf8mb4_general_ci"]).to_owned()),
-            14 => format!("SET {scope}lc_time_names = '{}', @b = '{n}'", self.random.one(&["de_DE", "en_US", "xx"]).to_owned()),
+            11 => format!(
+                "SET {scope}{} = {n}1",
+                self.random.one(&["insert_id", "last_insert_id", "identity"]).to_owned()
+            ),
+            12 => format!(
+                "SET {scope}{} = {n}",
+                self.random.one(&["group_concat_max_len", "net_read_timeout", "auto_increment_offset"]).to_owned()
+            ),
+            13 => format!(
+                "SET {scope}collation_connection = {}",
+                self.random.one(&["utf8mb4_bin", "latin1_swedish_ci", "utf8mb4_general_ci"]).to_owned()
+            ),
+            14 => format!(
+                "SET {scope}lc_time_names = '{}', {scope}net_read_timeout = {n}1",
+                self.random.one(&["de_DE", "en_US", "xx"]).to_owned()
+            ),
             _ => format!("SET CHARACTER SET {}", self.random.one(&["utf8mb4", "latin1"]).to_owned()),
         }
     }

@@ -88,10 +88,12 @@ fn token(text: &str, start: usize, mode: Mode) -> (Kind, usize) {
         b'"' => quoted(text, start, mode, Kind::Str),
         b'`' => quoted(text, start, mode, Kind::Quoted),
         b'@' if peek(start + 1) == b'@' => (Kind::At2, start + 2),
-        b'@' if peek(start + 1) == b'`' || peek(start + 1) == b'\'' => match quoted(text, start + 1, mode, Kind::UserVar) {
-            (Kind::UserVar(name), end) => (Kind::UserVar(name), end),
-            (_, end) => (Kind::Bad, end),
-        },
+        b'@' if peek(start + 1) == b'`' || peek(start + 1) == b'\'' => {
+            match quoted(text, start + 1, mode, Kind::UserVar) {
+                (Kind::UserVar(name), end) => (Kind::UserVar(name), end),
+                (_, end) => (Kind::Bad, end),
+            }
+        }
         b'@' => {
             let end = run(start + 1, |b| is_word(b) || b == b'.');
             (Kind::UserVar(text[start + 1..end].to_owned()), end)

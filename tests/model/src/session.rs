@@ -87,6 +87,8 @@ pub(crate) struct Session {
     pub stale: bool,
     pub last_insert_id: u64,
     pub insert_id: u64,
+    /// Keys that an INSERT set aside which waits.
+    pub kept_ids: Option<(u64, u64)>,
     pub row_count: i64,
     pub found_rows: u64,
     /// After a SELECT that failed servers keep something that is not modelled.

@@ -148,7 +148,13 @@ impl Tracker {
 
     /// The block of changes, which are told with it. `sticky`: MySQL tells what is left from statements that failed; MariaDB tells it together with
     /// the next change.
-    pub fn take(&mut self, sticky: bool, schema: &str, characteristics: &str, value: impl Fn(Id) -> Vec<u8>) -> Option<Vec<u8>> {
+    pub fn take(
+        &mut self,
+        sticky: bool,
+        schema: &str,
+        characteristics: &str,
+        value: impl Fn(Id) -> Vec<u8>,
+    ) -> Option<Vec<u8>> {
         let transaction = self.transaction > 0 && self.now != self.told;
         let any = !self.variables.is_empty()
             || self.schema_changed

@@ -240,6 +240,9 @@ mod tests {
         assert_eq!(Decimal::parse("-0.05").unwrap().to_string(), "-0.05");
         assert_eq!(Decimal { digits: 25, scale: 1 }.rescale(0).digits, 3);
         assert_eq!(double_text(1000.0), "1000");
-        assert_eq!(arithmetic(b'*', &Value::Int(2), &Value::Dec(Decimal::parse("3.1").unwrap())).unwrap().string(), "6.2");
+        assert_eq!(
+            arithmetic(b'*', &Value::Int(2), &Value::Dec(Decimal::parse("3.1").unwrap())).unwrap().string(),
+            "6.2"
+        );
     }
 }

@@ -50,7 +50,7 @@ pub(crate) struct Var {
 
 macro_rules! vars {
     ($($id:ident $name:literal $ty:expr, $reach:ident, $maria:expr, $mysql:expr;)*) => {
-        #[allow(clippy::upper_case_acronyms, non_camel_case_types)]
+        #[allow(clippy::enum_variant_names)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub(crate) enum Id { $($id),* }
         pub(crate) const VARS: &[Var] = &[$(Var { name: $name, ty: $ty, reach: Reach::$reach, maria: $maria, mysql: $mysql }),*];
@@ -60,8 +60,7 @@ macro_rules! vars {
 
 const ENGINES: Type = Type::Enum(&["InnoDB", "MyISAM", "MEMORY"]);
 const MARIA_MODE: &str = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_CREATE_USER,NO_ENGINE_SUBSTITUTION";
-const MYSQL_MODE: &str =
-    "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
+const MYSQL_MODE: &str = "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
 const TRACKED: &str = "autocommit,character_set_client,character_set_connection,character_set_results,time_zone";
 const TRACKED_MYSQL: &str = "time_zone,autocommit,character_set_client,character_set_results,character_set_connection";
 
@@ -343,7 +342,13 @@ fn time_zone(value: &Value) -> Result<Value, Error> {
 /// How a variable's value is shown by SHOW VARIABLES and in reports.
 pub(crate) fn shown(id: Id, value: &Value) -> Vec<u8> {
     match (id.var().ty, value) {
-        (Type::Bool, v) => if v.is_true() { b"ON".to_vec() } else { b"OFF".to_vec() },
+        (Type::Bool, v) => {
+            if v.is_true() {
+                b"ON".to_vec()
+            } else {
+                b"OFF".to_vec()
+            }
+        }
         (Type::Timestamp, v) => format!("{:.6}", v.number().0).into_bytes(),
         (_, v) => v.text().unwrap_or_default(),
     }

@@ -30,8 +30,35 @@ const FUNCS: &[(&str, Func)] = &[
 
 /// Functions that every server has and the model does not: a call of another name is one of a stored function.
 const UNKNOWN_FUNCS: &[&str] = &[
-    "ifnull", "coalesce", "now", "rand", "uuid", "sleep", "if", "cast", "convert", "version", "abs", "round", "max", "min", "avg", "length", "substring", "date",
-    "unix_timestamp", "nextval", "lastval", "setval", "group_concat", "json_object", "hex", "values", "benchmark", "upper", "lower",
+    "ifnull",
+    "coalesce",
+    "now",
+    "rand",
+    "uuid",
+    "sleep",
+    "if",
+    "cast",
+    "convert",
+    "version",
+    "abs",
+    "round",
+    "max",
+    "min",
+    "avg",
+    "length",
+    "substring",
+    "date",
+    "unix_timestamp",
+    "nextval",
+    "lastval",
+    "setval",
+    "group_concat",
+    "json_object",
+    "hex",
+    "values",
+    "benchmark",
+    "upper",
+    "lower",
 ];
 
 impl Parser<'_> {
@@ -178,7 +205,7 @@ impl Parser<'_> {
                 self.back();
                 return Err(self.stop());
             }
-            "current_user" if !self.peek().is_some_and(|t| self.of(t) == "(") => {
+            "current_user" if self.peek().is_none_or(|t| self.of(t) != "(") => {
                 return Ok(Expr::Func(Func::CurrentUser, Vec::new()));
             }
             _ => {}

@@ -138,7 +138,10 @@ impl Parser<'_> {
             made.filter = self.filter()?;
             if self.words(&["order", "by"]) {
                 let by = self.name()?;
-                let descending = self.word("desc") || (self.word("asc") && false);
+                let descending = self.word("desc");
+                if !descending {
+                    self.word("asc");
+                }
                 made.order = Some((by, descending));
             }
         }
@@ -384,7 +387,8 @@ impl Parser<'_> {
             let params = self.routine_params()?;
             self.need_word("returns")?;
             let returns = self.column_type()?;
-            while self.word("deterministic") || self.words(&["modifies", "sql", "data"]) || self.words(&["no", "sql"]) {}
+            while self.word("deterministic") || self.words(&["modifies", "sql", "data"]) || self.words(&["no", "sql"]) {
+            }
             let body = self.body()?;
             routine(name, Routine::Function { params, returns, body })
         } else {

@@ -11,7 +11,7 @@ use crate::store::{Change, Def, Name, Table};
 impl Run<'_> {
     fn temporary_name(&self, table: &Named) -> Made<Name> {
         let base = self.base_name(table)?;
-        Ok((format!("#{}", base.0).into(), base.1))
+        Ok((format!("#{}#{}", self.s.key, base.0).into(), base.1))
     }
 
     fn need_schema(&self, name: &Name) -> Made<()> {
@@ -38,7 +38,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    pub(super) fn create_table(&mut self, temporary: bool, if_not_exists: bool, table: &Named, columns: &[Column]) -> Made<()> {
+    pub(super) fn create_table(
+        &mut self,
+        temporary: bool,
+        if_not_exists: bool,
+        table: &Named,
+        columns: &[Column],
+    ) -> Made<()> {
         let base = self.base_name(table)?;
         if temporary {
             self.check_read_only()?;
@@ -111,6 +117,13 @@ impl Run<'_> {
             let base = self.base_name(table)?;
             if self.s.temporary.contains_key(&hidden) {
                 found.push(hidden);
+            } else if !temporary && self.s.locked {
+                let key = self.s.key;
+                if !self.c.nodes[self.s.node].tables.iter().any(|l| l.2 == key && l.0 == base) {
+                    let text = format!("Table '{}' was not locked with LOCK TABLES", base.1);
+                    return Err(Error::new(1100, "HY000", text).into());
+                }
+                return self.unsupported("DROP TABLE under LOCK TABLES");
             } else if !temporary && self.c.nodes[self.s.node].store.tables.contains_key(&base) {
                 only_temporary = false;
                 self.need_table(&base)?;

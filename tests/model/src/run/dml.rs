@@ -118,7 +118,12 @@ impl Run<'_> {
         }
         let id = made.generated.or(self.id_argument).unwrap_or(if made.copied > 0 { made.last } else { 0 });
         let info = if insert.rows.len() > 1 {
-            format!("Records: {}  Duplicates: {}  Warnings: {}", insert.rows.len(), made.duplicates, self.s.own_conditions)
+            format!(
+                "Records: {}  Duplicates: {}  Warnings: {}",
+                insert.rows.len(),
+                made.duplicates,
+                self.s.own_conditions
+            )
         } else {
             String::new()
         };
@@ -128,7 +133,7 @@ impl Run<'_> {
     }
 
     fn insert_rows(&mut self, insert: &Insert, name: &Name, def: &Arc<Def>, columns: &[usize]) -> Made<Inserted> {
-        let mut made = Inserted::default();
+        let mut made = Inserted { reserved: self.s.kept_ids.take(), ..Inserted::default() };
         for (number, exprs) in insert.rows.iter().enumerate() {
             let mut row: Vec<Option<Value>> = vec![None; def.columns.len()];
             if !exprs.is_empty() {
@@ -145,7 +150,15 @@ impl Run<'_> {
     }
 
     /// Fills in defaults and the generated key, after the BEFORE triggers.
-    fn complete_row(&mut self, name: &Name, def: &Arc<Def>, given: Vec<Option<Value>>, number: usize, total: usize, made: &mut Inserted) -> Made<Vec<Value>> {
+    fn complete_row(
+        &mut self,
+        name: &Name,
+        def: &Arc<Def>,
+        given: Vec<Option<Value>>,
+        number: usize,
+        total: usize,
+        made: &mut Inserted,
+    ) -> Made<Vec<Value>> {
         let mut row = Vec::with_capacity(given.len());
         for (value, column) in given.into_iter().zip(&def.columns) {
             row.push(match value {
@@ -179,19 +192,18 @@ impl Run<'_> {
         let step = self.s.var(Id::AutoIncrementIncrement).int() as u64;
         let offset = self.s.var(Id::AutoIncrementOffset).int() as u64;
         let forced = std::mem::take(&mut self.s.insert_id);
-        let next = self.node().auto.entry(name.clone()).or_insert(1);
-        if forced != 0 {
-            made.reserved = Some((forced + step, forced + step * total as u64));
-            *next = (*next).max(forced + 1);
-            return forced;
-        }
-        if let Some((id, end)) = made.reserved
-            && id < end
-        {
+        let reserved = match made.reserved {
+            _ if forced != 0 => Some((forced, forced + step * total as u64)),
+            reserved => reserved.filter(|(id, end)| id < end),
+        };
+        if let Some((id, end)) = reserved {
             made.reserved = Some((id + step, end));
+            self.kept_ids.get_or_insert((id, end));
+            let next = self.node().auto.entry(name.clone()).or_insert(1);
             *next = (*next).max(id + 1);
             return id;
         }
+        let next = self.node().auto.entry(name.clone()).or_insert(1);
         let offset = if offset > step { 1 } else { offset };
         let mut id = *next;
         if step > 1 {
@@ -202,10 +214,18 @@ impl Run<'_> {
         let end = id + step * total as u64;
         made.reserved = Some((id + step, end));
         *next = end.max(*next);
+        self.kept_ids.get_or_insert((id, end));
         id
     }
 
-    fn insert_row(&mut self, insert: &Insert, name: &Name, def: &Arc<Def>, row: Vec<Value>, made: &mut Inserted) -> Made<()> {
+    fn insert_row(
+        &mut self,
+        insert: &Insert,
+        name: &Name,
+        def: &Arc<Def>,
+        row: Vec<Value>,
+        made: &mut Inserted,
+    ) -> Made<()> {
         let key = match def.primary {
             Some(at) => row[at].int() as Key,
             None => self.c.next_row(),
@@ -214,10 +234,12 @@ impl Run<'_> {
             let id = row[at].int();
             made.last = u64::try_from(id).unwrap_or(0);
             made.reserved = made.reserved.map(|(next, end)| (next.max(made.last + 1), end));
+        }
+        self.lock_row(name, key)?;
+        if def.auto.is_some() {
             let next = self.node().auto.entry(name.clone()).or_insert(1);
             *next = (*next).max(made.last + 1);
         }
-        self.lock_row(name, key)?;
         let Some(there) = self.current(name, key) else {
             let row = Arc::new(row);
             self.put_row(name, key, Some(row.clone()));
@@ -230,7 +252,8 @@ impl Run<'_> {
         if insert.replace {
             let same = *there == row;
             let row = Arc::new(row);
-            if !self.triggers(name, When::BeforeDelete).is_empty() || !self.triggers(name, When::AfterDelete).is_empty() {
+            if !self.triggers(name, When::BeforeDelete).is_empty() || !self.triggers(name, When::AfterDelete).is_empty()
+            {
                 return self.unsupported("REPLACE with DELETE triggers");
             }
             self.put_row(name, key, Some(row.clone()));
@@ -255,7 +278,15 @@ impl Run<'_> {
         Err(Error::new(1062, "23000", text).into())
     }
 
-    fn update_duplicate(&mut self, insert: &Insert, name: &Name, def: &Arc<Def>, key: Key, there: Row, made: &mut Inserted) -> Made<()> {
+    fn update_duplicate(
+        &mut self,
+        insert: &Insert,
+        name: &Name,
+        def: &Arc<Def>,
+        key: Key,
+        there: Row,
+        made: &mut Inserted,
+    ) -> Made<()> {
         let mut row = there.to_vec();
         for (column, expr) in &insert.on_duplicate {
             self.row = Some((def.clone(), Arc::new(row.clone())));
@@ -359,7 +390,13 @@ impl Run<'_> {
         Ok(kept)
     }
 
-    fn update_rows(&mut self, name: &Name, def: &Arc<Def>, set: &[(Arc<str>, Expr)], filter: Option<&Expr>) -> Made<(u64, u64)> {
+    fn update_rows(
+        &mut self,
+        name: &Name,
+        def: &Arc<Def>,
+        set: &[(Arc<str>, Expr)],
+        filter: Option<&Expr>,
+    ) -> Made<(u64, u64)> {
         let (mut matched, mut changed) = (0, 0);
         for (key, there) in self.chosen(name, def, filter)? {
             matched += 1;
@@ -418,7 +455,14 @@ impl Run<'_> {
     }
 
     /// Runs the triggers of a moment; what they make of NEW comes back.
-    fn fire(&mut self, name: &Name, def: &Def, when: When, new: Option<Vec<Value>>, old: Option<Vec<Value>>) -> Made<Option<Vec<Value>>> {
+    fn fire(
+        &mut self,
+        name: &Name,
+        def: &Def,
+        when: When,
+        new: Option<Vec<Value>>,
+        old: Option<Vec<Value>>,
+    ) -> Made<Option<Vec<Value>>> {
         let triggers = self.triggers(name, when);
         if triggers.is_empty() {
             return Ok(new);
@@ -433,10 +477,17 @@ impl Run<'_> {
     }
 }
 
-pub(super) fn convert(dialect: &crate::Dialect, table: &Name, column: &Column, value: Value, number: usize) -> Result<Value, Error> {
-    let range = || Error::new(1264, "22003", format!("Out of range value for column '{}' at row {number}", column.name));
+pub(super) fn convert(
+    dialect: &crate::Dialect,
+    table: &Name,
+    column: &Column,
+    value: Value,
+    number: usize,
+) -> Result<Value, Error> {
+    let range =
+        || Error::new(1264, "22003", format!("Out of range value for column '{}' at row {number}", column.name));
     let incorrect = |kind: &str, value: &Value| {
-        let schema = table.0.trim_start_matches('#');
+        let schema = table.0.rsplit('#').next().unwrap_or_default();
         let (state, at) = match dialect.is_maria() {
             true => ("22007", format!("`{schema}`.`{}`.`{}`", table.1, column.name)),
             false => ("HY000", format!("'{}'", column.name)),
@@ -451,9 +502,13 @@ pub(super) fn convert(dialect: &crate::Dialect, table: &Name, column: &Column, v
         if (from..=to).contains(&n) { Ok(n) } else { Err(range()) }
     };
     match column.ty {
-        ColumnType::Int { unsigned: false } => Ok(Value::Int(within(i32::MIN.into(), i32::MAX.into(), "integer")? as i64)),
+        ColumnType::Int { unsigned: false } => {
+            Ok(Value::Int(within(i32::MIN.into(), i32::MAX.into(), "integer")? as i64))
+        }
         ColumnType::Int { unsigned: true } => Ok(Value::UInt(within(0, u32::MAX.into(), "integer")? as u64)),
-        ColumnType::BigInt { unsigned: false } => Ok(Value::Int(within(i64::MIN.into(), i64::MAX.into(), "integer")? as i64)),
+        ColumnType::BigInt { unsigned: false } => {
+            Ok(Value::Int(within(i64::MIN.into(), i64::MAX.into(), "integer")? as i64))
+        }
         ColumnType::BigInt { unsigned: true } => Ok(Value::UInt(within(0, u64::MAX.into(), "integer")? as u64)),
         ColumnType::Double => {
             if matches!(value, Value::Str(_)) && !value.number().1 {
@@ -479,67 +534,13 @@ pub(super) fn convert(dialect: &crate::Dialect, table: &Name, column: &Column, v
         ColumnType::Varchar(size) => {
             let text = value.text().unwrap_or_default();
             if text.len() > size as usize {
-                return Err(Error::new(1406, "22001", format!("Data too long for column '{}' at row {number}", column.name)));
+                return Err(Error::new(
+                    1406,
+                    "22001",
+                    format!("Data too long for column '{}' at row {number}", column.name),
+                ));
             }
             Ok(Value::Str(text))
         }
-    }
-}
-
-impl Run<'_> {
-    fn save(&self, ids: &[Id]) -> Vec<(Id, Value)> {
-        ids.iter().map(|id| (*id, self.s.var(*id).clone())).collect()
-    }
-
-    pub(super) fn restore(&mut self, saved: Vec<(Id, Value)>) {
-        for (id, value) in saved {
-            if *self.s.var(id) != value {
-                self.s.put(id, value);
-            }
-        }
-    }
-
-    /// Code runs with the SQL mode and character sets that it was made with, and leaves those around it alone.
-    pub(super) fn enter_code(&mut self) -> Vec<(Id, Value)> {
-        let context = self.save(&[Id::SqlMode, Id::CharsetClient, Id::CharsetConnection, Id::CollationConnection]);
-        let mode = &crate::vars::defaults(self.c.dialect)[Id::SqlMode as usize];
-        if self.s.var(Id::SqlMode) != mode {
-            // The status flags go on showing the mode outside.
-            Arc::make_mut(&mut self.s.vars)[Id::SqlMode as usize] = mode.clone();
-        }
-        context
-    }
-
-    /// The body of a trigger or function, with what a server saves around it.
-    pub(super) fn sub(&mut self, own: &Name, frame: Frame, body: &[crate::ast::Stmt]) -> Made<(Frame, Option<Value>)> {
-        if self.frames.len() > 8 {
-            return self.unsupported("deep calls");
-        }
-        let place = std::mem::replace(&mut self.place, super::Place::Sub);
-        let saved_vars = self.save(crate::vars::OPTION_BITS);
-        let context = self.enter_code();
-        let saved = (self.s.last_insert_id, self.s.row_count, self.s.found_rows, self.id_argument);
-        let row = self.row.take();
-        let schema = self.s.schema.replace(own.0.clone());
-        let strict = std::mem::replace(&mut self.strict_write, false);
-        self.frames.push(frame);
-        let made = self.body(body);
-        let frame = self.frames.pop().unwrap_or_default();
-        self.strict_write = strict;
-        self.s.schema = schema;
-        self.row = row;
-        (self.s.last_insert_id, self.s.row_count, self.s.found_rows, self.id_argument) = saved;
-        self.restore(saved_vars);
-        self.restore(context);
-        self.place = place;
-        if let Err(Flow::Error(error)) = &made {
-            // What locks refuse is found out before the first row.
-            let early = matches!(error.code, 1099 | 1100 | 1792);
-            self.late |= !early;
-            if self.is_maria() && !early && self.s.place_note.is_none() {
-                self.s.place_note = Some(format!("At line 1 in {}.{}", own.0, own.1));
-            }
-        }
-        Ok((frame, made?))
     }
 }

@@ -194,7 +194,9 @@ impl Run<'_> {
             Func::ConnectionId => Value::UInt(u64::from(self.s.thread)),
             Func::LastInsertId => Value::UInt(self.s.last_insert_id),
             Func::RowCount => Value::Int(self.s.row_count),
-            Func::FoundRows if !self.s.found_rows_known => return self.unsupported("FOUND_ROWS() after a SELECT that failed"),
+            Func::FoundRows if !self.s.found_rows_known => {
+                return self.unsupported("FOUND_ROWS() after a SELECT that failed");
+            }
             Func::FoundRows => Value::Int(self.s.found_rows as i64),
             _ => self.release_all_locks(),
         })

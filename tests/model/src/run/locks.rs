@@ -62,7 +62,8 @@ impl Run<'_> {
         }
         let key = self.s.key;
         let node = self.node();
-        let mut owners: Vec<u64> = node.rows.iter().filter(|((t, _), o)| t == table && **o != key).map(|(_, o)| *o).collect();
+        let mut owners: Vec<u64> =
+            node.rows.iter().filter(|((t, _), o)| t == table && **o != key).map(|(_, o)| *o).collect();
         owners.extend(node.scans.get(table).into_iter().flatten().filter(|o| **o != key));
         owners.sort_unstable();
         owners.dedup();
@@ -87,7 +88,11 @@ impl Run<'_> {
 
     /// Waits until no open transaction of another session has used the table.
     pub(super) fn check_users(&mut self, table: &Name) -> Made<()> {
-        if self.is_used(table, false) { Err(self.wait(Id::LockWaitTimeout)) } else { self.check_table_locks(table, true) }
+        if self.is_used(table, false) {
+            Err(self.wait(Id::LockWaitTimeout))
+        } else {
+            self.check_table_locks(table, true)
+        }
     }
 
     /// Whether an open transaction of another session has used (`written`: written to) the table.
@@ -189,7 +194,9 @@ impl Run<'_> {
         let owner = node.named.get(&name).copied();
         match func {
             Func::IsFreeLock => Ok(Value::bool(owner.is_none())),
-            Func::IsUsedLock => Ok(owner.map_or(Value::Null, |(owner, _)| Value::UInt(u64::from(self.thread_of(owner))))),
+            Func::IsUsedLock => {
+                Ok(owner.map_or(Value::Null, |(owner, _)| Value::UInt(u64::from(self.thread_of(owner)))))
+            }
             _ => match owner {
                 None => Ok(Value::Null),
                 Some((owner, _)) if owner != key => Ok(Value::Int(0)),

@@ -99,6 +99,10 @@ pub(crate) struct Run<'a> {
     pub late: bool,
     /// A value that is not clean is an error: rows are written.
     pub strict_write: bool,
+    /// What FOUND_ROWS() would say after this aggregate is not modelled.
+    pub unsure_found: bool,
+    /// The keys that this statement set aside, kept while it waits.
+    pub kept_ids: Option<(u64, u64)>,
     /// Parameters are literals, and as small as these.
     pub small_params: bool,
     /// The statement is a SELECT.
@@ -127,6 +131,8 @@ impl<'a> Run<'a> {
             row: None,
             late: false,
             strict_write: false,
+            unsure_found: false,
+            kept_ids: None,
             small_params: false,
             in_select: false,
             lenient: false,
@@ -232,7 +238,11 @@ impl<'a> Run<'a> {
     }
 
     pub fn end_of_rows(&mut self, extra: u16) -> Vec<u8> {
-        if self.s.caps & caps::DEPRECATE_EOF != 0 { self.ok_packet(0xfe, 0, 0, "", extra) } else { self.plain_end(extra) }
+        if self.s.caps & caps::DEPRECATE_EOF != 0 {
+            self.ok_packet(0xfe, 0, 0, "", extra)
+        } else {
+            self.plain_end(extra)
+        }
     }
 
     fn plain_end(&mut self, extra: u16) -> Vec<u8> {
@@ -247,6 +257,9 @@ impl<'a> Run<'a> {
         self.begin_diagnostics(&parsed.stmt);
         self.s.tracker.marked = false;
         self.id_argument = None;
+        if self.since.is_none() {
+            self.s.kept_ids = None;
+        }
         self.late = false;
         self.in_select = matches!(parsed.stmt, Stmt::Select(_));
         let before = parsed.runs_code.then(|| self.s.clone());
@@ -259,15 +272,10 @@ impl<'a> Run<'a> {
                         self.c.imprecise = true;
                         return Err(crate::error::unsupported("a wait behind an effect of the same statement").into());
                     }
-                    let thread_locks = self.s.key;
                     *self.s = before;
-                    let _ = thread_locks;
                 }
-                self.frames.clear();
-                self.used.clear();
-                self.place = Place::Top;
-                self.depth = 0;
-                self.row = None;
+                self.s.kept_ids = self.kept_ids.take();
+                self.start_over();
                 Err(Flow::Wait)
             }
             other => other,
@@ -279,7 +287,9 @@ impl<'a> Run<'a> {
             self.end_transaction(false);
             return Err(deadlock().into());
         }
-        if !self.c.nodes[self.s.node].primary && !matches!(stmt, Stmt::Set(_) | Stmt::ShowVariables { .. } | Stmt::ShowDiagnostics { .. }) {
+        if !self.c.nodes[self.s.node].primary
+            && !matches!(stmt, Stmt::Set(_) | Stmt::ShowVariables { .. } | Stmt::ShowDiagnostics { .. })
+        {
             let message = "WSREP has not yet prepared node for application use";
             return Err(Error::new(1047, "08S01", message).into());
         }
@@ -294,14 +304,20 @@ impl<'a> Run<'a> {
             self.s.warn("Note", 4094, note);
         }
         self.s.row_count = -1;
-        self.s.tracker.marked = false;
+        self.s.kept_ids = None;
         self.s.found_rows_known &= !self.in_select;
+        self.start_over();
+        self.end_statement();
+        self.s.tracker.marked = false;
+    }
+
+    /// Whatever was running is not any more.
+    fn start_over(&mut self) {
         self.frames.clear();
         self.used.clear();
         self.place = Place::Top;
         self.depth = 0;
         self.row = None;
-        self.end_statement();
     }
 
     pub fn begin_diagnostics(&mut self, stmt: &Stmt) {
@@ -338,7 +354,8 @@ impl<'a> Run<'a> {
         {
             warnings.push("SQL_CALC_FOUND_ROWS is deprecated and will be removed in a future release. Consider using two separate queries instead.");
         }
-        each_expr(stmt, &mut |expr| match expr {
+        each_expr(stmt, &mut |expr| {
+            match expr {
             Expr::Func(crate::ast::Func::FoundRows, _) => warnings.push(
                 "FOUND_ROWS() is deprecated and will be removed in a future release. Consider using COUNT(*) instead.",
             ),
@@ -347,6 +364,7 @@ impl<'a> Run<'a> {
                  'SET variable=expression, ...', or 'SELECT expression(s) INTO variables(s)'.",
             ),
             _ => {}
+        }
         });
         for text in warnings {
             self.s.warn("Warning", 1287, text);
@@ -370,7 +388,9 @@ impl<'a> Run<'a> {
             Stmt::Update { table, set, filter } => self.update(table, set, filter.as_ref()),
             Stmt::Delete { table, filter } => self.delete(table, filter.as_ref()),
             Stmt::Set(items) => self.set(items),
-            Stmt::SetTransaction { scope, isolation, read_only } => self.set_transaction(*scope, *isolation, *read_only),
+            Stmt::SetTransaction { scope, isolation, read_only } => {
+                self.set_transaction(*scope, *isolation, *read_only)
+            }
             Stmt::SetRole(role) => self.set_role(role.as_ref()),
             Stmt::Begin { read_only, snapshot } => self.begin(*read_only, *snapshot),
             Stmt::Commit { chain, release } => self.complete(true, *chain, *release),

@@ -39,11 +39,17 @@ impl Run<'_> {
                 return Err(Error::new(1295, "HY000", text).into());
             }
         }
-        if matches!(parsed.stmt, Stmt::Prepare(..) | Stmt::Execute(..) | Stmt::ExecuteImmediate(..) | Stmt::Deallocate(_)) {
+        if matches!(
+            parsed.stmt,
+            Stmt::Prepare(..) | Stmt::Execute(..) | Stmt::ExecuteImmediate(..) | Stmt::Deallocate(_)
+        ) {
             let text = "This command is not supported in the prepared statement protocol yet";
             return Err(Error::new(1295, "HY000", text).into());
         }
-        if matches!(parsed.stmt, Stmt::CreateRoutine { .. } | Stmt::DropRoutine { .. } | Stmt::LockTables(_) | Stmt::Kill { .. }) {
+        if matches!(
+            parsed.stmt,
+            Stmt::CreateRoutine { .. } | Stmt::DropRoutine { .. } | Stmt::LockTables(_) | Stmt::Kill { .. }
+        ) {
             return self.unsupported("this statement prepared");
         }
         if let (Stmt::Call(name, _), false) = (&parsed.stmt, self.is_maria()) {
@@ -78,7 +84,11 @@ impl Run<'_> {
 
     /// MySQL gives a variable the type that it had when the statement was prepared.
     fn check_variables(&self, stmt: &Stmt, before: &[(Arc<str>, u8)]) -> Made<()> {
-        if self.variables_named(stmt) == *before { Ok(()) } else { self.unsupported("a variable of another type than at PREPARE") }
+        if self.variables_named(stmt) == *before {
+            Ok(())
+        } else {
+            self.unsupported("a variable of another type than at PREPARE")
+        }
     }
 
     /// The columns that a prepared statement will have; errors in what it names are told here.

@@ -8,6 +8,8 @@ use crate::store::Name;
 use crate::value::Value;
 use std::sync::Arc;
 
+use crate::vars::Id;
+
 impl Run<'_> {
     fn routine(&self, what: &'static str, name: &Table) -> Made<(Name, Arc<Routine>)> {
         let name = self.base_name(name)?;
@@ -68,7 +70,8 @@ impl Run<'_> {
         if value.is_null() {
             return Ok(value);
         }
-        let column = Column { name: param.clone(), ty, not_null: false, primary: false, auto_increment: false, default: None };
+        let column =
+            Column { name: param.clone(), ty, not_null: false, primary: false, auto_increment: false, default: None };
         match dml_convert(&self.c.dialect, name, &column, value) {
             Ok(value) => Ok(value),
             Err(_) => self.unsupported("an argument that does not fit its parameter"),
@@ -154,7 +157,10 @@ impl Run<'_> {
         if !self.is_maria() || super::uses_tables(stmt) {
             self.s.diagnostics.clear();
         }
-        if matches!(stmt, Stmt::Prepare(..) | Stmt::Execute(..) | Stmt::Use(_) | Stmt::LockTables(_) | Stmt::Kill { .. }) {
+        if matches!(
+            stmt,
+            Stmt::Prepare(..) | Stmt::Execute(..) | Stmt::Use(_) | Stmt::LockTables(_) | Stmt::Kill { .. }
+        ) {
             return self.unsupported("this statement in a procedure");
         }
         let made = self.exec(stmt);
@@ -162,5 +168,63 @@ impl Run<'_> {
             self.end_statement();
         }
         made
+    }
+}
+
+impl Run<'_> {
+    fn save(&self, ids: &[Id]) -> Vec<(Id, Value)> {
+        ids.iter().map(|id| (*id, self.s.var(*id).clone())).collect()
+    }
+
+    pub(super) fn restore(&mut self, saved: Vec<(Id, Value)>) {
+        for (id, value) in saved {
+            if *self.s.var(id) != value {
+                self.s.put(id, value);
+            }
+        }
+    }
+
+    /// Code runs with the SQL mode and character sets that it was made with, and leaves those around it alone.
+    pub(super) fn enter_code(&mut self) -> Vec<(Id, Value)> {
+        let context = self.save(&[Id::SqlMode, Id::CharsetClient, Id::CharsetConnection, Id::CollationConnection]);
+        let mode = &crate::vars::defaults(self.c.dialect)[Id::SqlMode as usize];
+        if self.s.var(Id::SqlMode) != mode {
+            // The status flags go on showing the mode outside.
+            Arc::make_mut(&mut self.s.vars)[Id::SqlMode as usize] = mode.clone();
+        }
+        context
+    }
+
+    /// The body of a trigger or function, with what a server saves around it.
+    pub(super) fn sub(&mut self, own: &Name, frame: Frame, body: &[crate::ast::Stmt]) -> Made<(Frame, Option<Value>)> {
+        if self.frames.len() > 8 {
+            return self.unsupported("deep calls");
+        }
+        let place = std::mem::replace(&mut self.place, super::Place::Sub);
+        let saved_vars = self.save(crate::vars::OPTION_BITS);
+        let context = self.enter_code();
+        let saved = (self.s.last_insert_id, self.s.row_count, self.s.found_rows, self.id_argument);
+        let row = self.row.take();
+        let schema = self.s.schema.replace(own.0.clone());
+        let strict = std::mem::replace(&mut self.strict_write, false);
+        self.frames.push(frame);
+        let made = self.body(body);
+        let frame = self.frames.pop().unwrap_or_default();
+        self.strict_write = strict;
+        self.s.schema = schema;
+        self.row = row;
+        (self.s.last_insert_id, self.s.row_count, self.s.found_rows, self.id_argument) = saved;
+        self.restore(saved_vars);
+        self.restore(context);
+        self.place = place;
+        if let Err(Flow::Error(error)) = &made {
+            // What locks refuse is found out before the first row.
+            let early = matches!(error.code, 1099 | 1100 | 1792);
+            self.late |= !early;
+            if self.is_maria() && !early && self.s.place_note.is_none() {
+                self.s.place_note = Some(format!("At line 1 in {}.{}", own.0, own.1));
+            }
+        }
+        Ok((frame, made?))
     }
 }

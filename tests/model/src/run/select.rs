@@ -11,7 +11,6 @@ use crate::store::{Def, Key, Name, Row};
 use crate::tracker::place;
 use crate::value::{Decimal, Value, compare};
 use crate::vars::Id;
-use crate::wire::types;
 
 impl Run<'_> {
     /// The schema and name that a table's name stands for.
@@ -28,7 +27,7 @@ impl Run<'_> {
         if self.s.temporary.is_empty() {
             return Ok(base);
         }
-        let temporary = (Arc::from(format!("#{}", base.0)), base.1.clone());
+        let temporary = (Arc::from(format!("#{}#{}", self.s.key, base.0)), base.1.clone());
         Ok(if self.s.temporary.contains_key(&temporary) { temporary } else { base })
     }
 
@@ -83,13 +82,9 @@ impl Run<'_> {
         let temporary = name.0.starts_with('#');
         if self.s.locked && !temporary {
             let key = self.s.key;
-            let own = self.node().tables.iter().find(|(t, _, owner)| *owner == key && t == name).map(|l| l.1);
-            match own {
-                None => {
-                    let text = format!("Table '{}' was not locked with LOCK TABLES", name.1);
-                    return Err(Error::new(1100, "HY000", text).into());
-                }
-                Some(_) => {}
+            if !self.node().tables.iter().any(|(t, _, owner)| *owner == key && t == name) {
+                let text = format!("Table '{}' was not locked with LOCK TABLES", name.1);
+                return Err(Error::new(1100, "HY000", text).into());
             }
         }
         if write && !temporary {
@@ -97,7 +92,9 @@ impl Run<'_> {
             let node = &self.c.nodes[self.s.node];
             if node.globals[Id::ReadOnly as usize].is_true() && !self.s.is_admin {
                 let server = if self.is_maria() { "MariaDB" } else { "MySQL" };
-                let text = format!("The {server} server is running with the --read-only option so it cannot execute this statement");
+                let text = format!(
+                    "The {server} server is running with the --read-only option so it cannot execute this statement"
+                );
                 return Err(Error::new(1290, "HY000", text).into());
             }
         }
@@ -123,11 +120,8 @@ impl Run<'_> {
         let transaction = self.s.transaction.as_mut();
         let overlay = transaction.as_ref().map(|t| &t.overlay);
         let own = overlay.is_some_and(|o| o.keys().any(|(n, _)| n == name));
-        let table = if name.0.starts_with('#') {
-            self.s.temporary.get(name)
-        } else {
-            store.tables.get(name).map(|t| &**t)
-        };
+        let table =
+            if name.0.starts_with('#') { self.s.temporary.get(name) } else { store.tables.get(name).map(|t| &**t) };
         let snapshot = match transaction {
             Some(t) if !current && t.isolation == Isolation::RepeatableRead && !name.0.starts_with('#') => {
                 Some(t.snapshot.get_or_insert_with(|| store.clone()).clone())
@@ -271,12 +265,17 @@ impl Run<'_> {
         self.row = None;
         let (rows, found) = made.map_err(|e| self.too_late(e, &heads))?;
         self.answer(select, heads, rows, found)?;
-        let aggregate = select.items.iter().any(is_aggregate);
-        self.s.found_rows_known &= !(select.calc_found_rows && aggregate);
+        self.s.found_rows_known &= !std::mem::take(&mut self.unsure_found);
         Ok(())
     }
 
-    fn filtered(&mut self, select: &Select, def: &Arc<Def>, rows: Vec<(Key, Row)>, limit: Option<u64>) -> Made<(Vec<Vec<Value>>, u64)> {
+    fn filtered(
+        &mut self,
+        select: &Select,
+        def: &Arc<Def>,
+        rows: Vec<(Key, Row)>,
+        limit: Option<u64>,
+    ) -> Made<(Vec<Vec<Value>>, u64)> {
         let aggregate = select.items.iter().any(is_aggregate);
         let mut kept = Vec::new();
         let early = if select.order.is_some() || aggregate { None } else { limit };
@@ -303,6 +302,7 @@ impl Run<'_> {
             return Ok((Vec::new(), 0));
         }
         if aggregate {
+            self.unsure_found = kept.is_empty() || select.calc_found_rows;
             return Ok((vec![self.aggregate(select, def, &kept)?], 1));
         }
         let Some((by, descending)) = &select.order else { return Ok((made, found)) };
@@ -377,7 +377,13 @@ impl Run<'_> {
         Ok(made)
     }
 
-    fn answer(&mut self, select: &Select, heads: Vec<crate::wire::ColumnDef>, rows: Vec<Vec<Value>>, found: u64) -> Made<()> {
+    fn answer(
+        &mut self,
+        select: &Select,
+        heads: Vec<crate::wire::ColumnDef>,
+        rows: Vec<Vec<Value>>,
+        found: u64,
+    ) -> Made<()> {
         if select.into.is_empty() {
             self.rows(&heads, rows)?;
             self.found(found);
@@ -392,12 +398,7 @@ impl Run<'_> {
         }
         let count = rows.len() as u64;
         for row in rows {
-            for ((name, value), head) in select.into.iter().zip(row).zip(&heads) {
-                let value = match value {
-                    // A column of a table keeps its type; a decimal its scale.
-                    Value::Double(f) if head.ty == types::DOUBLE => Value::Double(f),
-                    other => other,
-                };
+            for (name, value) in select.into.iter().zip(row) {
                 self.s.user_vars.insert(name.clone(), value);
             }
         }
@@ -430,9 +431,10 @@ fn through_view(outer: &Select, inner: &Select) -> Select {
     fn put(expr: &Expr, known: &[(Arc<str>, Expr)]) -> Expr {
         let one = |e: &Expr| Box::new(put(e, known));
         match expr {
-            Expr::Name(None, name) => {
-                known.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map_or_else(|| expr.clone(), |k| k.1.clone())
-            }
+            Expr::Name(None, name) => known
+                .iter()
+                .find(|(own, _)| own.eq_ignore_ascii_case(name))
+                .map_or_else(|| expr.clone(), |k| k.1.clone()),
             Expr::Assign(name, e) => Expr::Assign(name.clone(), one(e)),
             Expr::Neg(e) => Expr::Neg(one(e)),
             Expr::IsNull(e, not) => Expr::IsNull(one(e), *not),

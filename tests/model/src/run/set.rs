@@ -15,8 +15,16 @@ enum Ready {
     Global(Id, Value),
     /// SET @@transaction_isolation without a scope.
     Next(Option<Isolation>, Option<bool>),
-    Names { charset: &'static str, collation: &'static str, connection: Option<&'static str> },
-    CharacterSet { charset: &'static str, collation: &'static str, connection: &'static str },
+    Names {
+        charset: &'static str,
+        collation: &'static str,
+        connection: Option<&'static str>,
+    },
+    CharacterSet {
+        charset: &'static str,
+        collation: &'static str,
+        connection: &'static str,
+    },
 }
 
 impl Run<'_> {
@@ -103,10 +111,20 @@ impl Run<'_> {
         if scope == Scope::Global {
             if !self.s.is_admin {
                 let needed = if self.is_maria() { "SUPER" } else { "SUPER or SYSTEM_VARIABLES_ADMIN" };
-                let text = format!("Access denied; you need (at least one of) the {needed} privilege(s) for this operation");
+                let text =
+                    format!("Access denied; you need (at least one of) the {needed} privilege(s) for this operation");
                 return Err(Error::new(1227, "42000", text).into());
             }
-            if !matches!(id, Id::WaitTimeout | Id::ReadOnly | Id::GroupConcatMaxLen | Id::ForeignKeyChecks | Id::UniqueChecks | Id::LcTimeNames | Id::NetReadTimeout) {
+            if !matches!(
+                id,
+                Id::WaitTimeout
+                    | Id::ReadOnly
+                    | Id::GroupConcatMaxLen
+                    | Id::ForeignKeyChecks
+                    | Id::UniqueChecks
+                    | Id::LcTimeNames
+                    | Id::NetReadTimeout
+            ) {
                 return self.unsupported("SET GLOBAL of this variable");
             }
         }
@@ -204,7 +222,8 @@ impl Run<'_> {
                 self.s.put(Id::CharsetClient, Value::str(charset));
                 self.s.put(Id::CharsetResults, Value::str(charset));
                 // With COLLATE, results too are declared in that collation.
-                let declared = connection.filter(|c| vars::collation(self.c.dialect, c).is_some_and(|c| c.1 == charset));
+                let declared =
+                    connection.filter(|c| vars::collation(self.c.dialect, c).is_some_and(|c| c.1 == charset));
                 self.s.results = vars::collation(self.c.dialect, declared.unwrap_or(collation)).map_or(45, |c| c.2);
                 let connection = connection.unwrap_or(collation);
                 let of = vars::collation(self.c.dialect, connection).map_or(charset, |c| c.1);
@@ -239,6 +258,7 @@ impl Run<'_> {
                         return self.unsupported("SET autocommit in a function");
                     }
                     self.end_transaction(true);
+                    self.s.tracker.end();
                 }
                 self.s.put(id, value);
             }

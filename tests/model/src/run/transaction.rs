@@ -71,9 +71,9 @@ impl Run<'_> {
         self.s.tracker.characteristics();
         if snapshot && self.transaction().isolation == Isolation::RepeatableRead {
             self.transaction().snapshot = Some(store);
-        } else if snapshot {
-            let text = "InnoDB: WITH CONSISTENT SNAPSHOT was ignored because this phrase can only be used with REPEATABLE READ isolation level.";
-            self.s.warn("Warning", 138, text);
+        } else if snapshot && !self.is_maria() {
+            // MySQL warns of it, but not always.
+            self.c.imprecise = true;
         }
     }
 
@@ -186,6 +186,9 @@ impl Run<'_> {
             transaction.savepoints.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
             let saved = transaction.overlay.clone();
             transaction.savepoints.push((name.clone(), saved));
+        } else if !self.s.autocommit() {
+            // Servers keep it for the transaction that will begin.
+            self.c.imprecise = true;
         }
         self.done()
     }

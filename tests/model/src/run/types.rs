@@ -63,7 +63,9 @@ impl Run<'_> {
                 ty(if small { types::LONG } else { types::LONGLONG }, n.to_string().len() as u32)
             }
             Value::UInt(n) => unsigned(ty(types::LONGLONG, n.to_string().len() as u32)),
-            Value::Dec(d) => Ty { ty: types::NEWDECIMAL, length: d.to_string().len() as u32, unsigned: false, decimals: d.scale },
+            Value::Dec(d) => {
+                Ty { ty: types::NEWDECIMAL, length: d.to_string().len() as u32, unsigned: false, decimals: d.scale }
+            }
             Value::Double(_) => Ty { ty: types::DOUBLE, length: 22, unsigned: false, decimals: 31 },
             Value::Str(s) => ty(types::VAR_STRING, s.len() as u32 * 4),
         }
@@ -134,7 +136,9 @@ impl Run<'_> {
                     Func::GetLock | Func::ReleaseLock | Func::IsFreeLock => ty(small, 1),
                     Func::IsUsedLock | Func::ReleaseAllLocks => unsigned(ty(small, 10)),
                     Func::Sum => match args.first().map(|a| self.type_of(a, def)).transpose()? {
-                        Some(t) if t.ty == types::DOUBLE || !t.is_number() => Ty { decimals: 31, ..ty(types::DOUBLE, 23) },
+                        Some(t) if t.ty == types::DOUBLE || !t.is_number() => {
+                            Ty { decimals: 31, ..ty(types::DOUBLE, 23) }
+                        }
                         Some(t) => Ty { ty: types::NEWDECIMAL, length: 33, ..t },
                         None => return Err(Error::syntax().into()),
                     },
@@ -218,15 +222,18 @@ impl Run<'_> {
 
     fn column_head(&self, schema: &str, table: &str, column: &Column) -> ColumnDef {
         let head = self.head(&column.name, of_column(column.ty));
-        let schema = schema.trim_start_matches('#').to_owned();
+        let schema = schema.rsplit('#').next().unwrap_or_default().to_owned();
         ColumnDef { schema, table: table.to_owned(), org_name: column.name.to_string(), ..head }
     }
 
     pub(super) fn head(&self, name: &str, t: Ty) -> ColumnDef {
         let text = matches!(t.ty, types::VAR_STRING | types::LONG_BLOB);
         // A user variable that was never set is binary.
-        let binary = !text || (t.ty == types::LONG_BLOB && t.length == 16_777_216) || (t.ty == types::LONG_BLOB && t.length == 16_777_215);
-        let binary = binary || (t.ty == types::VAR_STRING && t.length == 65_532 && !self.is_maria() && !self.s.results_forced());
+        let binary = !text
+            || (t.ty == types::LONG_BLOB && t.length == 16_777_216)
+            || (t.ty == types::LONG_BLOB && t.length == 16_777_215);
+        let binary =
+            binary || (t.ty == types::VAR_STRING && t.length == 65_532 && !self.is_maria() && !self.s.results_forced());
         ColumnDef {
             schema: String::new(),
             table: String::new(),
