@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Flow, Frame, Made, Run};
+use super::{Frame, Made, Run};
 use crate::ast::{Column, ColumnType, Expr, Insert, Table, When};
 use crate::error::Error;
 use crate::store::{Def, Key, Name, Row};
