@@ -164,11 +164,11 @@ impl Run<'_> {
     /// Commands other than COM_QUERY.
     fn simple(&mut self, code: u8, body: &[u8]) -> Made<()> {
         let text = || String::from_utf8_lossy(body).into_owned();
-        // Commands that are no statements leave the diagnostics area alone; MySQL counts what is in it.
-        self.s.own_conditions = if self.is_maria() { 0 } else { self.s.diagnostics.len() as u16 };
-        self.s.stale = self.is_maria();
-        // How MySQL counts more than one of them is not modelled.
-        self.c.imprecise |= self.s.own_conditions > 1;
+        // Commands that are no statements leave the diagnostics area alone; MySQL counts what the statement before them left in it.
+        if self.is_maria() {
+            self.s.own_conditions = 0;
+            self.s.stale = true;
+        }
         match code {
             1 => Err(Flow::Close),
             2 => {
