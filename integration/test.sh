@@ -23,7 +23,7 @@ run 'release build' cargo build --release -p belay
 export BELAY_BIN="$(cd "$target" && pwd)/release/belay"
 # The second core is for the servers; one scenario at a time keeps time limits honest.
 if [ $# = 0 ]; then
-  run 'unit tests' cargo test -p belay --no-fail-fast
+  run 'unit tests' cargo test -p belay -p belay-model --no-fail-fast
   run 'scenarios on real servers' nice -n 5 cargo test -p belay-integration --no-fail-fast -- --test-threads=1
 else
   for file in "$@"; do

@@ -369,6 +369,7 @@ fn the_root_holds_what_belongs_there() {
 fn all_sources() -> Vec<Source> {
     let mut all = sources("src");
     all.extend(sources("integration"));
+    all.extend(sources("tests/model"));
     all
 }
 

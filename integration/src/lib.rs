@@ -8,6 +8,8 @@ pub mod belay;
 pub mod callgrind;
 pub mod clients;
 pub mod faults;
+pub mod model_check;
+pub mod model_server;
 pub mod oracle;
 pub mod paths;
 pub mod ports;
