@@ -285,7 +285,7 @@ const PINS_ON_MARIADB: &[&str] = &[
     "character_set_database", "collation_database", "default_master_connection", "default_tmp_storage_engine",
     "gtid_domain_id", "insert_id", "max_relay_log_size", "profiling", "profiling_history_size",
     "pseudo_slave_mode", "pseudo_thread_id", "rand_seed1", "rand_seed2", "skip_parallel_replication",
-    "skip_replication", "sql_log_bin", "sql_log_off", "sql_slave_skip_counter", "system_versioning_asof",
+    "skip_replication", "sql_auto_is_null", "sql_log_bin", "sql_log_off", "sql_slave_skip_counter", "system_versioning_asof",
     "timestamp",
 ];
 
@@ -294,7 +294,7 @@ const PINS_ON_MYSQL: &[&str] = &[
     "character_set_database", "collation_database", "external_table_secondary_storage_engine", "gtid_next",
     "insert_id", "optimizer_trace", "original_commit_timestamp", "profiling", "profiling_history_size",
     "pseudo_replica_mode", "pseudo_slave_mode", "pseudo_thread_id", "rand_seed1", "rand_seed2", "rbr_exec_mode",
-    "require_row_format", "resultset_metadata", "sql_log_bin", "timestamp", "transaction_allow_batching",
+    "require_row_format", "resultset_metadata", "sql_auto_is_null", "sql_log_bin", "timestamp", "transaction_allow_batching",
 ];
 
 /// Each of them keeps the server session, in the forms that a server reports and in the one that MariaDB does not.

@@ -3,6 +3,7 @@
 use crate::protocol::ErrorReply;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::session::loss::Loss;
+use crate::session::pins::PinReason;
 
 /// Number, SQLSTATE and name of every error that belay makes.
 pub const NAMES: &[(u16, &str, &str)] = &[
@@ -211,8 +212,10 @@ pub fn state_lost(node: &str, pins: &str, transaction: bool) -> ErrorReply {
 
 /// What was lost before this request came.
 pub fn lost(loss: &Loss) -> ErrorReply {
-    if loss.transaction && loss.state.without_unread().is_empty() {
-        // What was not read yet is seldom more than what was known: what counts is that the transaction has to be run again.
+    let mut named = loss.state;
+    named.remove(PinReason::UnreadVariables);
+    if loss.transaction && named.is_empty() {
+        // A report that was still due seldom brings anything: what counts is that the transaction has to be run again.
         transaction_lost(&loss.node, &loss.state.to_string())
     } else {
         state_lost(&loss.node, &loss.state.to_string(), loss.transaction)

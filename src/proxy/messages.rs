@@ -265,8 +265,8 @@ impl ClientSession {
         match self.messages {
             Messages::None | Messages::Here => Ok(None),
             Messages::Copied(_) | Messages::Lost => match self.copied_count(errors_only) {
-                // MariaDB makes a smaller type of a CAST.
-                Some(count) => Ok(Some(format!("({count}|0)").into_bytes())),
+                // MariaDB makes a smaller type of a CAST, and the variables may be NULL as far as their columns tell.
+                Some(count) => Ok(Some(format!("NULLIF({count}|0,NULL)").into_bytes())),
                 None => Err(errors::messages_lost()),
             },
         }
