@@ -220,10 +220,9 @@ impl ClientSession {
         names.sort_by_key(|name| &**name == "collation_connection");
         for name in names {
             match listed(&name) {
-                Some(value) => {
-                    self.apply_change(&Change::Variable(Bytes::copy_from_slice(name.as_bytes()), value));
-                }
-                None => {
+                Some(value)
+                    if !self.apply_change(&Change::Variable(Bytes::copy_from_slice(name.as_bytes()), value)) => {}
+                _ => {
                     pins.insert(PinReason::UnreportedVariable);
                 }
             }
