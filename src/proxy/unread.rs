@@ -219,12 +219,11 @@ impl ClientSession {
         // A character set puts the collation back.
         names.sort_by_key(|name| &**name == "collation_connection");
         for name in names {
-            match listed(&name) {
-                Some(value)
-                    if !self.apply_change(&Change::Variable(Bytes::copy_from_slice(name.as_bytes()), value)) => {}
-                _ => {
-                    pins.insert(PinReason::UnreportedVariable);
-                }
+            let follows = listed(&name).is_some_and(|value| {
+                !self.apply_change(&Change::Variable(Bytes::copy_from_slice(name.as_bytes()), value))
+            });
+            if !follows {
+                pins.insert(PinReason::UnreportedVariable);
             }
             self.unread_variables.remove(&name);
         }
