@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use crate::failover::hidden::{Hidden, may_read_table};
 use crate::failover::{self, Statement};
 use crate::pool::flight::{self, Answer, Ask};
+use crate::pool::server_conn::ServerConn;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::protocol::mysql::frame::{FrameHeader, HEADER_BYTES};
 use crate::proxy::bind::while_client_stays;
@@ -46,6 +47,11 @@ const SEES_TRIGGERS: &str = "SELECT COUNT(*) FROM information_schema.USER_PRIVIL
      REPLACE(GRANTEE,'''','')=CURRENT_USER()";
 const TRIGGERS: &str = "SELECT DISTINCT LOWER(EVENT_OBJECT_TABLE) FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA NOT IN \
      ('sys','mysql','information_schema','performance_schema') LIMIT 10001";
+
+/// Tables whose writes outlive the rollback of a statement that is refused in its middle. Who may see views sees all tables, too.
+const NOT_ROLLED_BACK: &str = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_TYPE NOT LIKE '%VIEW' AND TABLE_SCHEMA NOT IN \
+     ('sys','mysql','information_schema','performance_schema') AND IFNULL(ENGINE,'') NOT IN (SELECT ENGINE FROM \
+     information_schema.ENGINES WHERE TRANSACTIONS='YES')";
 
 /// What kind of code is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +163,7 @@ async fn ask(cx: &Context, node: NodeId, code: Code) -> Result<Hidden, String> {
             let answers = flight::fly(&mut conn, b"", &asks).await.map_err(|e| e.to_string())?;
             let [sees, tables] = answers.as_slice() else { return Err("an answer is missing".into()) };
             if number(sees, 0).unwrap_or(0) == 0 {
-                return Ok(Hidden::Unknown("the monitor account does not see all triggers"));
+                return unseen_triggers(&mut conn).await;
             }
             if tables.error.is_some() || tables.rows.len() > NAMES_MAX {
                 return Ok(Hidden::Unknown("the tables that have triggers can't be listed, or are too many"));
@@ -182,6 +188,19 @@ async fn ask(cx: &Context, node: NodeId, code: Code) -> Result<Hidden, String> {
     }
     names.extend(views.rows.iter().map(|row| name(row)));
     Ok(Hidden::Behind(names))
+}
+
+/// Where triggers can't be seen: whatever they write is rolled back with the statement that was refused, if every table is of an engine that does so.
+async fn unseen_triggers(conn: &mut ServerConn) -> Result<Hidden, String> {
+    let asks = [SEES_VIEWS, NOT_ROLLED_BACK].map(|sql| Ask::Query(Bytes::from_static(sql.as_bytes())));
+    let answers = flight::fly(conn, b"", &asks).await.map_err(|e| e.to_string())?;
+    let [sees, tables] = answers.as_slice() else { return Err("an answer is missing".into()) };
+    Ok(match (number(sees, 0), number(tables, 0)) {
+        (Some(1..), Some(0)) => Hidden::Nothing,
+        _ => Hidden::Unknown(
+            "the monitor account does not see all triggers, and there are tables that roll nothing back",
+        ),
+    })
 }
 
 fn name(row: &[Option<Bytes>]) -> String {
