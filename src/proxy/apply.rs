@@ -31,6 +31,7 @@ impl ClientSession {
             // An error carries no status flags: without autocommit the statement may have opened a transaction before it failed.
             self.transaction = Transaction::Open;
         }
+        self.remains = self.remains.after(facts, self.transaction == Transaction::Open);
         self.apply_messages(report, |session| session.does_to_messages(facts));
         // Of several statements, those before the one that failed were done; OceanBase does so with the items of one.
         let all_or_nothing = self.lex_flavor != LexFlavor::OceanBase || facts.set.len() == 1;

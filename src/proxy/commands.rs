@@ -136,7 +136,7 @@ impl ClientSession {
             return Some(Flow::End);
         }
         if role_lost {
-            let error = errors::state_lost(&self.cx.node_name(node), "role", self.lost.transaction());
+            let error = errors::state_lost(&self.cx.node_name(node), "role", self.lost.transaction_lost());
             self.start_over();
             return Some(self.reply_error(&error).await);
         }

@@ -4,6 +4,7 @@ use crate::protocol::ErrorReply;
 use crate::protocol::mysql::flavor::Flavor;
 use crate::session::loss::Loss;
 use crate::session::pins::PinReason;
+use crate::session::transaction::Remains;
 
 /// Number, SQLSTATE and name of every error that belay makes.
 pub const NAMES: &[(u16, &str, &str)] = &[
@@ -167,7 +168,17 @@ pub fn login_not_recorded() -> ErrorReply {
 }
 
 /// The transaction's server session is gone. `pins` are the lasting ones.
-pub fn transaction_lost(node: &str, pins: &str) -> ErrorReply {
+pub fn transaction_lost(node: &str, pins: &str, remains: Remains) -> ErrorReply {
+    if remains == Remains::Unknown {
+        return reply(
+            1105,
+            format!(
+                "belay: node '{node}' was lost, and the open transaction with it; code that ran in it may have committed a part of it: \
+                 check before you repeat it{}",
+                and_state(pins)
+            ),
+        );
+    }
     reply(
         1213,
         format!(
@@ -200,8 +211,14 @@ pub fn not_caught_up(node: &str, why: &str) -> ErrorReply {
 }
 
 /// Pinned state died with its server, and perhaps an open transaction.
-pub fn state_lost(node: &str, pins: &str, transaction: bool) -> ErrorReply {
-    let too = if transaction { "; the open transaction is gone, too: it was not committed" } else { "" };
+pub fn state_lost(node: &str, pins: &str, transaction: Option<Remains>) -> ErrorReply {
+    let too = match transaction {
+        None => "",
+        Some(Remains::Nothing) => "; the open transaction is gone, too: it was not committed",
+        Some(Remains::Unknown) => {
+            "; the open transaction is gone, too: code that ran in it may have committed a part of it"
+        }
+    };
     reply(
         1105,
         format!(
@@ -214,9 +231,11 @@ pub fn state_lost(node: &str, pins: &str, transaction: bool) -> ErrorReply {
 pub fn lost(loss: &Loss) -> ErrorReply {
     let mut named = loss.state;
     named.remove(PinReason::UnreadVariables);
-    if loss.transaction && named.is_empty() {
+    if let Some(remains) = loss.transaction
+        && named.is_empty()
+    {
         // A report that was still due seldom brings anything: what counts is that the transaction has to be run again.
-        transaction_lost(&loss.node, &loss.state.to_string())
+        transaction_lost(&loss.node, &loss.state.to_string(), remains)
     } else {
         state_lost(&loss.node, &loss.state.to_string(), loss.transaction)
     }

@@ -160,6 +160,7 @@ impl ClientSession {
         }
         self.handle.decided(Instant::now(), decision.label(), node, failure.stage.label());
         self.transaction = Transaction::Idle;
+        let remains = std::mem::take(&mut self.remains);
         self.status.remove(StatusFlags::IN_TRANS | StatusFlags::IN_TRANS_READONLY);
         let told = match decision {
             Decision::RunAgain => {
@@ -182,11 +183,11 @@ impl ClientSession {
                 Told::Instead(ClientSession::not_sent(attempts, error))
             }
             Decision::StateLost => {
-                let transaction = failure.transaction != Transaction::Idle;
+                let transaction = (failure.transaction != Transaction::Idle).then_some(remains);
                 Told::Instead(errors::lost(&Loss { node: name, transaction, state: lost }))
             }
             Decision::TransactionLost | Decision::RollBack => {
-                Told::InTheMiddle(errors::transaction_lost(&name, lost_too))
+                Told::InTheMiddle(errors::transaction_lost(&name, lost_too, remains))
             }
             Decision::OutcomeUnknown => Told::InTheMiddle(errors::outcome_unknown(&name, lost_too)),
             Decision::Interrupted => Told::InTheMiddle(errors::interrupted(&name, lost_too)),

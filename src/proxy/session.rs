@@ -44,7 +44,7 @@ use crate::session::pins::Pins;
 use crate::session::state::{CharacterSets, ParseState, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::text_statement::TextStatements;
-use crate::session::transaction::Transaction;
+use crate::session::transaction::{Remains, Transaction};
 use crate::session::unread::{Assigned, UnreadVariables};
 use crate::session::user_variables::Named;
 use crate::sql::Flavor as LexFlavor;
@@ -103,6 +103,8 @@ pub struct ClientSession {
     /// The status flags of the last answer.
     pub(super) status: StatusFlags,
     pub(super) transaction: Transaction,
+    /// What the open one may have left behind if it is lost.
+    pub(super) remains: Remains,
     pub(super) pins: Pins,
     pub(super) lease: Option<Lease>,
     pub(super) statements: ClientStatements,
@@ -371,7 +373,8 @@ impl ClientSession {
             Decision::TransactionLost => Pins::NONE,
             _ => return false,
         };
-        self.lost.add(Loss { node: self.cx.node_name(lease.node), transaction, state });
+        let remains = std::mem::take(&mut self.remains);
+        self.lost.add(Loss { node: self.cx.node_name(lease.node), transaction: transaction.then_some(remains), state });
         if transaction {
             self.transaction = Transaction::Lost;
         }

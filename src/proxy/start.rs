@@ -36,7 +36,7 @@ use crate::session::pins::{PinReason, Pins};
 use crate::session::state::{CharacterSets, SessionState};
 use crate::session::statement::ClientStatements;
 use crate::session::text_statement::TextStatements;
-use crate::session::transaction::Transaction;
+use crate::session::transaction::{Remains, Transaction};
 use crate::session::unread::UnreadVariables;
 use crate::topology::collations::AtLogin;
 use crate::topology::{NodeId, NodeView};
@@ -79,6 +79,7 @@ impl ClientSession {
             state: SessionState::new(empty, CharacterSets::default(), None),
             status: StatusFlags::AUTOCOMMIT,
             transaction: Transaction::Idle,
+            remains: Remains::Nothing,
             pins: Pins::NONE,
             lease: None,
             statements: ClientStatements::default(),

@@ -4,14 +4,15 @@
 //! asked for (a reset, a change of user; ROLLBACK for a transaction). Whatever else happens to the session in between, it stays.
 
 use super::pins::Pins;
+use super::transaction::Remains;
 
 /// What was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// The name of the node it was on.
     pub node: std::sync::Arc<str>,
-    /// An open transaction, which was not committed.
-    pub transaction: bool,
+    /// An open transaction, and what it may have left behind.
+    pub transaction: Option<Remains>,
     /// Other state that lived there alone.
     pub state: Pins,
 }
@@ -29,7 +30,7 @@ impl Untold {
             None => loss,
             Some(before) => Loss {
                 node: before.node,
-                transaction: before.transaction || loss.transaction,
+                transaction: before.transaction.max(loss.transaction),
                 state: before.state.union(loss.state),
             },
         });
@@ -42,7 +43,12 @@ impl Untold {
 
     /// Whether a transaction is among it.
     pub fn transaction(&self) -> bool {
-        self.loss.as_ref().is_some_and(|loss| loss.transaction)
+        self.loss.as_ref().is_some_and(|loss| loss.transaction.is_some())
+    }
+
+    /// The transaction among it.
+    pub fn transaction_lost(&self) -> Option<Remains> {
+        self.loss.as_ref().and_then(|loss| loss.transaction)
     }
 
     /// Takes it out to be told in the answer that is due now.
@@ -54,7 +60,7 @@ impl Untold {
     /// The client rolls back: that the transaction is gone is what it wants. All else stays to be told.
     pub fn roll_back(&mut self) {
         self.loss =
-            self.loss.take().filter(|loss| !loss.state.is_empty()).map(|loss| Loss { transaction: false, ..loss });
+            self.loss.take().filter(|loss| !loss.state.is_empty()).map(|loss| Loss { transaction: None, ..loss });
     }
 
     /// The client starts over: nothing of what was lost is anything it still believes in.
@@ -73,7 +79,11 @@ mod tests {
         reasons.iter().for_each(|reason| {
             state.insert(*reason);
         });
-        Loss { node: if transaction { "n" } else { "m" }.into(), transaction, state }
+        Loss {
+            node: if transaction { "n" } else { "m" }.into(),
+            transaction: transaction.then_some(Remains::Nothing),
+            state,
+        }
     }
 
     #[test]
@@ -85,7 +95,7 @@ mod tests {
                 untold.add(second.clone());
                 let told = untold.tell().unwrap();
                 assert_eq!(told.node, first.node, "the first one is where it began");
-                assert_eq!(told.transaction, first.transaction || second.transaction);
+                assert_eq!(told.transaction, first.transaction.max(second.transaction));
                 assert_eq!(told.state, first.state.union(second.state));
                 assert!(!untold.is_some());
             }
@@ -99,7 +109,7 @@ mod tests {
         untold.roll_back();
         assert!(untold.is_some() && !untold.transaction());
         let told = untold.tell().unwrap();
-        assert_eq!((told.transaction, told.state), (false, loss(false, &[PinReason::TemporaryTable]).state));
+        assert_eq!((told.transaction, told.state), (None, loss(false, &[PinReason::TemporaryTable]).state));
         untold.add(loss(true, &[]));
         untold.roll_back();
         assert!(!untold.is_some());

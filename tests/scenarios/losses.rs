@@ -21,6 +21,7 @@ fn script(sql: &str) -> Act {
         }
         "SELECT 'broken' FOR UPDATE" => Act::Answer(answer(&[&b"\x01"[..], COLUMN, b"\x011", b""])),
         "SELECT 'hang'" => Act::Hang,
+        "CALL fails()" => Act::Answer(answer(&[b"\xff\x6c\x06#45000no"])),
         "COMMIT" | "ROLLBACK" => Act::Answer(answer(&[OK])),
         "SELECT 'last words'" => {
             // The answer, and behind it what a MariaDB says when it is shut down.
@@ -63,6 +64,29 @@ fn probe(world: &World) {
 
 fn is_error(reply: &Reply, wanted: u16) -> bool {
     matches!(reply, Reply::Error(code, _, 0) if *code == wanted)
+}
+
+/// A routine may commit before it fails, and an error carries no status flags.
+#[tokio::test]
+async fn a_transaction_in_which_code_ran_is_not_called_uncommitted() {
+    for (then, dies) in [("SELECT 1", false), ("COMMIT", false), ("SELECT 1 FROM t FOR UPDATE", true)] {
+        let world = World::new(script, "");
+        let mut client = in_transaction(&world).await;
+        assert!(is_error(&client.ask("CALL fails()").await, 1644));
+        let reply = if dies {
+            client.ask("DO 'die'").await
+        } else {
+            lose(&world).await;
+            client.ask(then).await
+        };
+        let Reply::Error(1105, text, 0) = reply else { panic!("{then}: {reply:?}") };
+        assert!(text.contains("may have committed") || text.contains("unknown"), "{then}: {text}");
+        assert!(!text.contains("not committed"), "{then}: {text}");
+        if dies {
+            probe(&world);
+        }
+        assert_eq!(client.ask("SELECT 1").await, one("1"));
+    }
 }
 
 #[tokio::test]
