@@ -28,8 +28,7 @@ impl ClientSession {
             return need;
         }
         // `WHERE id IS NULL` reads it then.
-        let auto_is_null = self.state.get("sql_auto_is_null").is_some_and(|on| on.eq_ignore_ascii_case(b"ON"));
-        if auto_is_null { InsertIdNeed::Read } else { need }
+        if self.state.finds_null() { InsertIdNeed::Read } else { need }
     }
 
     /// The server session that alone knows it, if that one is free and on the node that serves; from another node the value is fetched. If it is

@@ -49,8 +49,7 @@ impl ClientSession {
     pub(super) fn contradicting_flags(&self, before: StatusFlags) -> Vec<&'static str> {
         let changed = |flags: StatusFlags| (self.status ^ before).intersects(flags);
         let mut names = Vec::new();
-        let on = self.state.get("autocommit").map(|v| v.eq_ignore_ascii_case(b"ON") || v.as_ref() == b"1");
-        if on.is_some_and(|on| on != self.status.contains(StatusFlags::AUTOCOMMIT)) {
+        if self.state.autocommit().is_some_and(|on| on != self.status.contains(StatusFlags::AUTOCOMMIT)) {
             names.push("autocommit");
         }
         if !changed(StatusFlags::NO_BACKSLASH_ESCAPES | StatusFlags::ANSI_QUOTES) {

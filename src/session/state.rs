@@ -43,6 +43,8 @@ pub struct SessionState {
     fingerprint: u64,
     parse_fingerprint: u64,
     lexing: LexContext,
+    autocommit: Option<bool>,
+    finds_null: bool,
     version: u64,
 }
 
@@ -145,6 +147,8 @@ impl SessionState {
             fingerprint: 0,
             parse_fingerprint: 0,
             lexing: LexContext::default(),
+            autocommit: None,
+            finds_null: false,
             version: 0,
         };
         state.changed();
@@ -261,6 +265,16 @@ impl SessionState {
     /// How the lexer has to read this session's statements, as far as variables tell. Kept, because it is asked for with every statement.
     pub fn lexing(&self) -> LexContext {
         self.lexing
+    }
+
+    /// `autocommit`, if it is known; kept for the same reason.
+    pub fn autocommit(&self) -> Option<bool> {
+        self.autocommit
+    }
+
+    /// `sql_auto_is_null`; kept for the same reason.
+    pub fn finds_null(&self) -> bool {
+        self.finds_null
     }
 
     /// The value of a variable in this session.
@@ -424,6 +438,9 @@ impl SessionState {
         self.schema.hash(&mut hasher);
         self.parse_fingerprint = std::hash::Hasher::finish(&hasher);
         self.lexing = self.read_lexing();
+        let is_on = |value: &Bytes| value.eq_ignore_ascii_case(b"ON") || value.as_ref() == b"1";
+        self.autocommit = self.get("autocommit").map(is_on);
+        self.finds_null = self.get("sql_auto_is_null").is_some_and(is_on);
     }
 
     fn read_lexing(&self) -> LexContext {
