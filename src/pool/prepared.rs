@@ -38,7 +38,7 @@ pub struct ServerStatement {
 /// All statements of one server session, at most `statements_max`; the least recently used one goes first.
 #[derive(Debug)]
 pub struct ServerStatements {
-    by_key: HashMap<StatementKey, ServerStatement>,
+    by_key: HashMap<StatementKey, ServerStatement, foldhash::fast::RandomState>,
     to_close: Vec<u32>,
     clock: u64,
     statements_max: usize,
@@ -48,7 +48,7 @@ impl ServerStatements {
     /// None yet.
     pub fn new(statements_max: usize) -> ServerStatements {
         ServerStatements {
-            by_key: HashMap::new(),
+            by_key: HashMap::default(),
             to_close: Vec::new(),
             clock: 0,
             statements_max: statements_max.max(1),

@@ -114,7 +114,7 @@ pub enum TooMany {
 /// All prepared statements of a client.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    by_id: HashMap<u32, Box<ClientStatement>>,
+    by_id: HashMap<u32, Box<ClientStatement>, foldhash::fast::RandomState>,
     /// The id that was given last.
     last_id: u32,
     /// The statement that was prepared last, if the last PREPARE succeeded and nobody has closed it.
