@@ -18,7 +18,7 @@ struct Limit {
 }
 
 const TEXT: Limit = Limit { instructions: 17_500.0, allocations: 2.1 };
-const PREPARED: Limit = Limit { instructions: 17_000.0, allocations: 2.1 };
+const PREPARED: Limit = Limit { instructions: 16_000.0, allocations: 2.1 };
 
 fn check(what: &str, cost: Cost, limit: &Limit) -> Result<()> {
     println!("{what}: {:.0} instructions, {:.2} allocations a statement", cost.instructions, cost.allocations);
