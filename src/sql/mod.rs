@@ -33,4 +33,6 @@ pub use names::UserVariable;
 pub use text::Text;
 
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod tests;
