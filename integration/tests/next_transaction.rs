@@ -303,8 +303,13 @@ fn it_follows_to_another_server_session_of_mysql() -> Result<()> {
     let proxy = Faults::start(&server.address())?;
     let mut stage = Stage::new(Options::new([proxy.address()]))?;
     let mut lose = || -> Result<()> {
+        let (_, _, before) = proxy.connections();
         proxy.cut_all(true);
-        // What is sent before belay has seen it is interrupted: the node lives.
+        // What is sent before belay has seen it is interrupted: the node lives. No pin tells that where none is left.
+        wait_for("the end of all connections", Duration::from_secs(10), || {
+            let (open, _, accepted) = proxy.connections();
+            (accepted - open >= before).then_some(())
+        })?;
         wait_for("the loss to be seen", Duration::from_secs(10), || {
             (stage.belay.metrics().ok()?.sum("belay_pinned", &[]) == 0.0).then_some(())
         })
@@ -370,6 +375,12 @@ fn a_transaction_that_begins_twice_begins_the_same() -> Result<()> {
     let proxies: Vec<Faults> = cluster.addresses().iter().map(|a| Faults::start(a)).collect::<Result<_>>()?;
     let mut stage = Stage::new(Options::new(proxies.iter().map(Faults::address)))?;
     stage.client()?.query("CREATE OR REPLACE TABLE twice (id INT)")?;
+    // Other clients, on other nodes, are to find it: a node applies it when it comes to it.
+    for node in cluster.nodes() {
+        let mut admin = node.admin()?;
+        admin.query("SET wsrep_sync_wait = 1")?;
+        admin.query("SELECT 1 FROM test.twice")?;
+    }
     for point in [Point::Request, Point::Answer] {
         let mut wire = stage.client()?;
         wire.query("SET TRANSACTION READ ONLY")?;
